@@ -1,0 +1,387 @@
+"""Every setting of a training: frozen dataclasses, their checks, and JSON.
+
+A setting is one dataclass field. Its metadata holds the help line, the allowed values and the bounds,
+so that the command line (``cyclegan_tf.train``), the checks and ``config.json`` all come from one place.
+The flat name of a setting is its section's prefix plus the field's name (``generator_filters``); its
+flag is the same with dashes (``--generator-filters``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from cyclegan_tf.errors import UserError
+
+STRIDE = 4  # Two stride-2 convolutions lie between the generator's input and its residual blocks.
+
+
+def setting(
+    default: Any,
+    text: str,
+    *,
+    choices: tuple[str, ...] = (),
+    low: float | None = None,
+    high: float | None = None,
+) -> Any:
+    """A dataclass field with its help line, allowed values and inclusive bounds."""
+    metadata = {"help": text, "choices": choices, "low": low, "high": high}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A group of settings; ``prefix`` stands before each field's name in its flat name."""
+
+    prefix: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        for flat, field in section_settings(type(self)):
+            _check_value(flat, getattr(self, field.name), field)
+
+
+@dataclass(frozen=True)
+class DataConfig(Section):
+    """What is learned from, and how a picture becomes a training example."""
+
+    data: str = setting(
+        "demo",
+        "demo, a folder with trainA/ and trainB/, tfds:cycle_gan/NAME, or a folder of shards",
+    )
+    image_size: int = setting(256, "side of the square training pictures, in pixels", low=8, high=4096)
+    preprocess: str = setting(
+        "resize_and_crop",
+        "resize_and_crop: to the load size, then a random crop; scale_width: width to the load size, "
+        "then a random crop; none: a random crop of the picture as it is",
+        choices=("resize_and_crop", "scale_width", "none"),
+    )
+    load_size: int = setting(
+        0, "side before the random crop; 0: the image size × 286/256, as in the paper", low=0, high=8192
+    )
+    flip: bool = setting(True, "mirror pictures left to right at random")
+    cache_mb: int = setting(
+        2048, "encoded pictures are kept in memory if the training shards take at most this many MB", low=0
+    )
+    shuffle_buffer: int = setting(
+        4096, "examples to shuffle among when the shards are not kept in memory", low=1
+    )
+
+    def effective_load_size(self) -> int:
+        """The side to which a picture is brought before the crop."""
+        return self.load_size or round(self.image_size * 286 / 256)
+
+
+@dataclass(frozen=True)
+class GeneratorConfig(Section):
+    """The generator: stem, two stride-2 convolutions, residual blocks, two upsamplings, output."""
+
+    prefix: ClassVar[str] = "generator_"
+    filters: int = setting(64, "channels after the generator's first convolution", low=1, high=1024)
+    blocks: int = setting(
+        0, "residual blocks; 0: the paper's rule, 6 up to 128 pixels and 9 above", low=0, high=64
+    )
+    padding: str = setting(
+        "reflect", "padding before the stride-1 convolutions", choices=("reflect", "zero")
+    )
+    affine: bool = setting(
+        False, "a learnt scale and shift in the generator's instance norm; the paper has none"
+    )
+    block: str = setting(
+        "add",
+        "add: x + f(x); concatenate: relu([f(x), x]), the selfie2anime reports' block",
+        choices=("add", "concatenate"),
+    )
+    upsampling: str = setting(
+        "transpose",
+        "transpose: transposed convolution; resize: nearest neighbour, then a convolution; "
+        "shuffle: a convolution, then pixel shuffle",
+        choices=("transpose", "resize", "shuffle"),
+    )
+    squeeze_excite: bool = setting(False, "squeeze-and-excitation in each residual block")
+    dropout: float = setting(
+        0.0, "dropout between the convolutions of a residual block", low=0.0, high=0.9
+    )
+    separable: bool = setting(False, "depthwise-separable convolutions in the residual blocks")
+
+
+@dataclass(frozen=True)
+class DiscriminatorConfig(Section):
+    """The PatchGAN discriminator."""
+
+    prefix: ClassVar[str] = "discriminator_"
+    filters: int = setting(64, "channels after the discriminator's first convolution", low=1, high=1024)
+    kernel: int = setting(4, "side of the discriminator's kernels", low=2, high=7)
+    strided: int = setting(
+        3, "stride-2 layers; 3 with kernel 4 make the 70×70 PatchGAN", low=1, high=6
+    )
+    padding: str = setting(
+        "one",
+        "one: every layer pads 1 pixel, as in the authors' code; same: stride-1 layers keep the size",
+        choices=("one", "same"),
+    )
+    channels: int = setting(1, "channels of the decision map", low=1, high=16)
+    affine: bool = setting(False, "a learnt scale and shift in the discriminator's instance norm")
+
+
+@dataclass(frozen=True)
+class LossConfig(Section):
+    """The objective (Zhu et al. 2017, section 3) and its weights."""
+
+    gan_loss: str = setting(
+        "least_squares",
+        "adversarial loss",
+        choices=("least_squares", "vanilla", "hinge", "wasserstein"),
+    )
+    lambda_cycle: float = setting(10.0, "weight of the cycle consistency loss", low=0.0)
+    lambda_identity: float = setting(
+        5.0, "weight of the identity loss (the paper's 0.5 × lambda_cycle); 0 leaves its passes out", low=0.0
+    )
+    gradient_penalty: float = setting(
+        0.0, "weight of the discriminators' gradient penalty on uniform interpolates", low=0.0
+    )
+    discriminator_weight: float = setting(
+        0.5, "factor on the discriminators' loss; the paper halves it", low=0.0
+    )
+
+
+@dataclass(frozen=True)
+class HistoryConfig(Section):
+    """The image history buffer that the discriminators learn from (section 4 of the paper)."""
+
+    prefix: ClassVar[str] = "history_"
+    kind: str = setting(
+        "swap",
+        "swap: the paper's (each image is swapped for an older one with probability 0.5); "
+        "contiguous and uniform: the selfie2anime reports'",
+        choices=("swap", "contiguous", "uniform"),
+    )
+    size: int = setting(50, "generated images kept per domain and replica; 0: no history", low=0)
+    every: int = setting(
+        3, "contiguous, uniform: every so many steps the discriminators see the history", low=1
+    )
+
+
+@dataclass(frozen=True)
+class OptimizerConfig(Section):
+    """Adam, and the learning rate over time."""
+
+    learning_rate: float = setting(2e-4, "learning rate", low=0.0, high=1.0)
+    beta_1: float = setting(0.5, "Adam's beta 1", low=0.0, high=0.9999)
+    beta_2: float = setting(0.999, "Adam's beta 2", low=0.0, high=0.999999)
+    decay_start: float = setting(
+        0.5, "share of the training after which the rate falls linearly to zero; 1: never", low=0.0, high=1.0
+    )
+
+
+@dataclass(frozen=True)
+class RunConfig(Section):
+    """Length, batch, numerics and what is written when."""
+
+    epochs: int = setting(200, "epochs; one is max(|A|, |B|) pairs", low=1)
+    steps: int = setting(0, "optimizer steps instead of epochs; 0: as many as the epochs take", low=0)
+    batch_size: int = setting(1, "pairs per step, over all replicas", low=1)
+    replicas: int = setting(
+        0, "devices to train on; 0: every GPU, or the CPU; more than the GPUs: virtual CPU devices", low=0
+    )
+    seed: int = setting(0, "seed of the weights, the order of the pictures and every random choice", low=0, high=2**30)
+    precision: str = setting(
+        "auto",
+        "auto: bfloat16 where the hardware computes it natively, float32 elsewhere",
+        choices=("auto", "float32", "bfloat16"),
+    )
+    steps_per_call: int = setting(
+        20, "steps that run in the graph for one call from Python", low=1
+    )
+    log_every: int = setting(100, "steps between lines of metrics.jsonl", low=1)
+    sample_every: int = setting(1000, "steps between sample pictures", low=1)
+    checkpoint_every: int = setting(1000, "steps between checkpoints", low=1)
+    keep_checkpoints: int = setting(3, "checkpoints kept, the newest ones", low=1)
+    average: float = setting(
+        0.0,
+        "decay of the running average of the generators' weights that is sampled and exported; 0: none",
+        low=0.0,
+        high=0.99999,
+    )
+
+
+SECTIONS: dict[str, type[Section]] = {
+    "data": DataConfig,
+    "generator": GeneratorConfig,
+    "discriminator": DiscriminatorConfig,
+    "losses": LossConfig,
+    "history": HistoryConfig,
+    "optimizer": OptimizerConfig,
+    "run": RunConfig,
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings of one training, checked."""
+
+    preset: str = "paper"
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    generator: GeneratorConfig = dataclasses.field(default_factory=GeneratorConfig)
+    discriminator: DiscriminatorConfig = dataclasses.field(default_factory=DiscriminatorConfig)
+    losses: LossConfig = dataclasses.field(default_factory=LossConfig)
+    history: HistoryConfig = dataclasses.field(default_factory=HistoryConfig)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    run: RunConfig = dataclasses.field(default_factory=RunConfig)
+
+    def __post_init__(self) -> None:
+        size, load = self.data.image_size, self.data.effective_load_size()
+        if size % STRIDE:
+            near = max(8, STRIDE * round(size / STRIDE))
+            raise UserError(f"--image-size {size}: must be divisible by {STRIDE}, for example {near}")
+        if self.data.preprocess != "none" and load < size:
+            raise UserError(f"--load-size {load}: must be at least the image size, {size}")
+        if self.run.replicas and self.run.batch_size % self.run.replicas:
+            raise UserError(
+                f"--batch-size {self.run.batch_size}: must be divisible by --replicas {self.run.replicas}"
+            )
+        if self.history.size and self.history.kind != "swap":
+            self._check_report_history()
+        if self.losses.gan_loss == "wasserstein" and not self.losses.gradient_penalty:
+            raise UserError("--gan-loss wasserstein: needs --gradient-penalty, usually 10")
+
+    def _check_report_history(self) -> None:
+        if self.history.size < self.run.batch_size:
+            raise UserError(
+                f"--history-size {self.history.size}: must be 0 or at least the batch size, "
+                f"{self.run.batch_size}, for --history-kind {self.history.kind}"
+            )
+
+    def generator_blocks(self) -> int:
+        """The number of residual blocks, with the paper's rule for 0 (appendix 7.2)."""
+        return self.generator.blocks or (6 if self.data.image_size <= 128 else 9)
+
+    def flat(self) -> dict[str, Any]:
+        """Every setting by its flat name, without the preset's name."""
+        return {
+            flat: getattr(getattr(self, section), field.name)
+            for section, flat, field in all_settings()
+        }
+
+    def replace(self, **overrides: Any) -> Config:
+        """A copy with settings changed by flat name.
+
+        Raises:
+            UserError: for a name that is no setting, or a value that its checks refuse.
+        """
+        changes: dict[str, dict[str, Any]] = {}
+        known = {flat: (section, field.name) for section, flat, field in all_settings()}
+        for flat, value in overrides.items():
+            if flat not in known:
+                raise UserError(f"{flag(flat)}: no such setting")
+            section, name = known[flat]
+            changes.setdefault(section, {})[name] = value
+        sections = {
+            section: dataclasses.replace(getattr(self, section), **values)
+            for section, values in changes.items()
+        }
+        return dataclasses.replace(self, **sections)
+
+    def differences(self, other: Config) -> list[str]:
+        """One text per setting that differs: ``--flag: mine, not theirs``."""
+        mine, theirs = self.flat(), other.flat()
+        changed = [
+            f"{flag(name)}: {mine[name]}, not {theirs[name]}"
+            for name in mine
+            if mine[name] != theirs[name]
+        ]
+        if self.preset != other.preset:
+            changed.insert(0, f"--preset: {self.preset}, not {other.preset}")
+        return changed
+
+    def to_json(self) -> str:
+        """The settings as JSON, one object per section."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, name: str = "config.json") -> Config:
+        """Reads what ``to_json`` wrote.
+
+        Args:
+            text: the JSON.
+            name: the file it came from, for messages.
+
+        Raises:
+            UserError: if it is no JSON, or a section, setting or value is missing, unknown or wrong.
+        """
+        try:
+            tree = json.loads(text)
+        except ValueError as error:
+            raise UserError(f"{name}: not JSON ({error})") from None
+        expected = {"preset", *SECTIONS}
+        if not isinstance(tree, dict) or set(tree) != expected:
+            raise UserError(f"{name}: must be an object with exactly {sorted(expected)}")
+        if not isinstance(tree["preset"], str):
+            raise UserError(f"{name}: preset must be a text")
+        sections = {key: _read_section(key, tree[key], name) for key in SECTIONS}
+        return cls(preset=tree["preset"], **sections)
+
+    @classmethod
+    def load(cls, run_dir: Path) -> Config:
+        """The settings of a run directory.
+
+        Raises:
+            UserError: if there is no config.json in it, or it cannot be read.
+        """
+        path = Path(run_dir) / "config.json"
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            raise UserError(f"--run-dir {run_dir}: no run there (config.json is missing or unreadable)") from None
+        return cls.from_json(text, str(path))
+
+
+def flag(flat: str) -> str:
+    """The flag of a flat name: ``lambda_cycle`` → ``--lambda-cycle``."""
+    return "--" + flat.replace("_", "-")
+
+
+def section_settings(section: type[Section]) -> Iterator[tuple[str, dataclasses.Field]]:
+    """(flat name, field) of each setting of one section, in order."""
+    for field in dataclasses.fields(section):
+        yield section.prefix + field.name, field
+
+
+def all_settings() -> Iterator[tuple[str, str, dataclasses.Field]]:
+    """(section, flat name, field) of each setting, in order."""
+    for key, section in SECTIONS.items():
+        for flat, field in section_settings(section):
+            yield key, flat, field
+
+
+def setting_type(field: dataclasses.Field) -> type:
+    """The Python type of a setting: bool, int, float or str."""
+    return {"bool": bool, "int": int, "float": float, "str": str}[typing.cast(str, field.type)]
+
+
+def _read_section(key: str, tree: Any, name: str) -> Section:
+    section = SECTIONS[key]
+    expected = {field.name for field in dataclasses.fields(section)}
+    if not isinstance(tree, dict) or set(tree) != expected:
+        odd = sorted(expected.symmetric_difference(tree)) if isinstance(tree, dict) else tree
+        raise UserError(f"{name}: section {key} has unknown or missing settings: {odd}")
+    return section(**tree)
+
+
+def _check_value(flat: str, value: Any, field: dataclasses.Field) -> None:
+    expected, rules = setting_type(field), field.metadata
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    matches = is_number if expected is float else type(value) is expected
+    if not matches or (is_number and not math.isfinite(value)):
+        raise UserError(f"{flag(flat)} {value}: must be a finite {expected.__name__}")
+    if rules["choices"] and value not in rules["choices"]:
+        raise UserError(f"{flag(flat)} {value}: must be one of {', '.join(rules['choices'])}")
+    if rules["low"] is not None and value < rules["low"]:
+        raise UserError(f"{flag(flat)} {value}: must be at least {rules['low']:g}")
+    if rules["high"] is not None and value > rules["high"]:
+        raise UserError(f"{flag(flat)} {value}: must be at most {rules['high']:g}")

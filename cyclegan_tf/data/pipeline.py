@@ -1,0 +1,195 @@
+"""From shards to batches of unpaired pictures: read → cache → shuffle → decode → augment → batch.
+
+The cache stands before every random operation, so that no augmentation is ever frozen, and every
+random choice is a function of the seed and of the position in the stream, so that a run can go on
+from any step exactly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tensorflow as tf
+
+from cyclegan_tf.config import DataConfig
+from tfrecords_tools.manifest import Manifest
+from tfrecords_tools.schema import parse_example
+
+_PARALLEL_READS = 4
+_MEGABYTE = 1 << 20
+_PASSES = 1 << 40  # More passes over the data than any training makes.
+
+
+@dataclass(frozen=True)
+class Shards:
+    """A folder of shards and its manifest."""
+
+    folder: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, folder: Path) -> Shards:
+        """Reads the manifest of ``folder``; UserError if there is none or it is damaged."""
+        return cls(Path(folder), Manifest.load(folder))
+
+    def pairs_per_epoch(self) -> int:
+        """max(|A|, |B|) of the training splits."""
+        return max(self.manifest.count("trainA"), self.manifest.count("trainB"))
+
+
+def training_pairs(
+    shards: Shards, config: DataConfig, *, batch_size: int, seed: int, start_step: int = 0
+) -> tf.data.Dataset:
+    """Endless batches of unpaired training pictures, from ``start_step`` on.
+
+    Each domain is an endless row of passes over its own pictures, each pass in an order of its own, so
+    the shorter domain is reshuffled independently and the pairing differs in every epoch.
+
+    Args:
+        shards: the data set.
+        config: size, augmentation and cache budget.
+        batch_size: pairs per batch.
+        seed: every order and augmentation is a function of it and of the position.
+        start_step: batches to leave out at the front, as if they had been taken.
+
+    Returns:
+        Pairs (A, B), each float32 [batch_size, image_size, image_size, 3] in [-1, 1].
+    """
+    cached = _training_bytes(shards) <= config.cache_mb * _MEGABYTE
+    domains = [
+        _training_stream(shards, split, config, cached, 2 * seed + i, start_step * batch_size)
+        for i, split in enumerate(("trainA", "trainB"))
+    ]
+    options = tf.data.Options()
+    options.deterministic = True
+    options.threading.private_threadpool_size = 0
+    return (
+        tf.data.Dataset.zip(tuple(domains))
+        .batch(batch_size, drop_remainder=True)
+        .prefetch(tf.data.AUTOTUNE)
+        .with_options(options)
+    )
+
+
+def test_images(shards: Shards, split: str, image_size: int, limit: int = -1) -> tf.data.Dataset:
+    """The pictures of one split in the shards' order, resized without cropping.
+
+    Args:
+        shards: the data set.
+        split: "testA", "testB", "trainA" or "trainB".
+        image_size: side to which height and width are brought.
+        limit: at most so many; -1 for all.
+
+    Returns:
+        (image, filename): float32 [image_size, image_size, 3] in [-1, 1] and a string.
+    """
+
+    def load(example: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        pixels = _resize(decode(example["image"]), (image_size, image_size))
+        return to_range(pixels), example["filename"]
+
+    return _records(shards, split).take(limit).map(load, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def decode(encoded: tf.Tensor) -> tf.Tensor:
+    """Encoded JPEG, PNG or BMP bytes to float32 [height, width, 3] in [0, 255]."""
+    pixels = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+    return tf.cast(tf.ensure_shape(pixels, [None, None, 3]), tf.float32)
+
+
+def to_range(pixels: tf.Tensor) -> tf.Tensor:
+    """Pixels in [0, 255] to the networks' range [-1, 1]."""
+    return pixels / 127.5 - 1.0
+
+
+def to_pixels(images: tf.Tensor) -> tf.Tensor:
+    """The networks' range [-1, 1] to uint8 pixels, rounded and clipped."""
+    return tf.saturate_cast(tf.round((images + 1.0) * 127.5), tf.uint8)
+
+
+def _training_bytes(shards: Shards) -> int:
+    return sum(shards.manifest.bytes(split) for split in ("trainA", "trainB"))
+
+
+def _records(shards: Shards, split: str, seed: tf.Tensor | None = None) -> tf.data.Dataset:
+    """Parsed examples of a split, its shards read interleaved; with a seed, in shuffled order."""
+    paths = [str(path) for path in shards.manifest.paths(shards.folder, split)]
+    files = tf.data.Dataset.from_tensor_slices(paths)
+    if seed is not None:
+        files = files.shuffle(len(paths), seed=seed)
+    return files.interleave(
+        lambda path: tf.data.TFRecordDataset(path).map(parse_example),
+        cycle_length=_PARALLEL_READS,
+        num_parallel_calls=_PARALLEL_READS,
+        deterministic=True,
+    )
+
+
+def _training_stream(
+    shards: Shards, split: str, config: DataConfig, cached: bool, seed: int, start: int
+) -> tf.data.Dataset:
+    """Endless augmented pictures of one domain, from position ``start`` on."""
+    count = shards.manifest.count(split)
+    kept = _records(shards, split).cache() if cached else None
+
+    def one_pass(number: tf.Tensor) -> tf.data.Dataset:
+        order = tf.random.experimental.stateless_fold_in([seed, 0], number)[0]
+        if kept is not None:
+            return kept.shuffle(count, seed=order, reshuffle_each_iteration=False)
+        records = _records(shards, split, order)
+        return records.shuffle(config.shuffle_buffer, seed=order, reshuffle_each_iteration=False)
+
+    def load(position: tf.Tensor, example: dict[str, tf.Tensor]) -> tf.Tensor:
+        return augment(decode(example["image"]), config, tf.stack([seed, position]))
+
+    passes = tf.data.Dataset.range(start // count, _PASSES).flat_map(one_pass)
+    return (
+        passes.skip(start % count)
+        .enumerate(start)
+        .map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    )
+
+
+def augment(pixels: tf.Tensor, config: DataConfig, seed: tf.Tensor) -> tf.Tensor:
+    """One training example from one picture.
+
+    Args:
+        pixels: float32 [height, width, 3] in [0, 255].
+        config: how to resize, whether to flip, and the size to crop.
+        seed: int64 [2]; crop and flip are a function of it.
+
+    Returns:
+        float32 [image_size, image_size, 3] in [-1, 1].
+    """
+    size = config.image_size
+    pixels = _at_least(_to_load_size(pixels, config), size)
+    pixels = tf.image.stateless_random_crop(pixels, [size, size, 3], seed)
+    if config.flip:
+        pixels = tf.image.stateless_random_flip_left_right(pixels, seed + [0, 1 << 40])
+    return to_range(pixels)
+
+
+def _to_load_size(pixels: tf.Tensor, config: DataConfig) -> tf.Tensor:
+    load = config.effective_load_size()
+    if config.preprocess == "resize_and_crop":
+        return _resize(pixels, (load, load))
+    if config.preprocess == "scale_width":
+        height, width = tf.unstack(tf.shape(pixels)[:2])
+        return _resize(pixels, (tf.maximum(1, height * load // width), load))
+    return pixels
+
+
+def _at_least(pixels: tf.Tensor, size: int) -> tf.Tensor:
+    """Enlarges a picture that is smaller than the crop, keeping its proportions."""
+    sides = tf.cast(tf.shape(pixels)[:2], tf.float32)
+    factor = size / tf.reduce_min(sides)
+    enlarged = tf.cast(tf.math.ceil(sides * factor - 1e-3), tf.int32)
+    return tf.cond(
+        factor > 1.0, lambda: _resize(pixels, tf.maximum(enlarged, size)), lambda: pixels
+    )
+
+
+def _resize(pixels: tf.Tensor, size) -> tf.Tensor:
+    """Bilinear, with the low-pass filter that shrinking needs."""
+    return tf.image.resize(pixels, size, method="bilinear", antialias=True)

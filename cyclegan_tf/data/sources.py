@@ -1,0 +1,52 @@
+"""What ``--data`` names, as a folder of shards: training always reads shards."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from cyclegan_tf.data.pipeline import Shards
+from cyclegan_tf.errors import UserError
+from tfrecords_tools.build import build, fingerprint
+from tfrecords_tools.manifest import FILE_NAME
+
+_MIN_PICTURES = 2
+
+
+def open_data(data: str) -> Shards:
+    """Opens the shards that ``data`` names, after packing them if they are not packed yet.
+
+    Packed shards are kept in ``cache_folder()`` under a name made from the content, so that the same
+    pictures are packed once, whatever runs use them.
+
+    Args:
+        data: "demo", a folder of pictures, "tfds:cycle_gan/NAME" or a folder of shards.
+
+    Raises:
+        UserError: if there is nothing to train on.
+    """
+    if (Path(data) / FILE_NAME).is_file():
+        shards = Shards.open(Path(data))
+    else:
+        shards = Shards.open(_packed(data))
+    for split in ("trainA", "trainB"):
+        count = shards.manifest.count(split)
+        if count < _MIN_PICTURES:
+            raise UserError(
+                f"--data {data}: {split} has {count} usable picture(s); at least {_MIN_PICTURES} are needed"
+            )
+    return shards
+
+
+def cache_folder() -> Path:
+    """Where packed shards are kept: $CYCLEGAN_TF_CACHE, or ~/.cache/cyclegan_tf."""
+    return Path(os.environ.get("CYCLEGAN_TF_CACHE", "~/.cache/cyclegan_tf")).expanduser()
+
+
+def _packed(data: str) -> Path:
+    content = fingerprint(data, flag="--data")
+    name = re.sub(r"[^A-Za-z0-9]+", "-", Path(data).name).strip("-") or "data"
+    folder = cache_folder() / f"{name}-{content[:16]}"
+    build(data, folder, flag="--data")
+    return folder

@@ -1,0 +1,26 @@
+"""User errors: one line that names the flag or file, the value, and what would be right."""
+
+from __future__ import annotations
+
+import sys
+from typing import Callable, NoReturn
+
+
+class UserError(Exception):
+    """A mistake that the user can mend; its message is the one line the user sees."""
+
+
+def fail(error: BaseException | str) -> NoReturn:
+    """Prints ``error`` as one line on stderr and exits with status 2."""
+    message = " ".join(str(error).split())
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def run_command(main: Callable[[list[str] | None], int | None]) -> NoReturn:
+    """Runs a command's ``main(argv)`` and turns a ``UserError`` into one line and exit status 2."""
+    try:
+        status = main(None)
+    except UserError as error:
+        fail(error)
+    raise SystemExit(status or 0)

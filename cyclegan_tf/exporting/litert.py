@@ -1,0 +1,72 @@
+"""A .tflite file in the LiteRT runtime (the package ai-edge-litert), without TensorFlow."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from cyclegan_tf.errors import UserError
+
+
+class LiteRtModel:
+    """A translating .tflite file, run on the CPU with XNNPACK.
+
+    Args:
+        model: the file's bytes.
+        threads: of the runtime; None for one per core.
+
+    Attributes:
+        side: height and width of the pictures it takes.
+    """
+
+    def __init__(self, model: bytes, threads: int | None = None) -> None:
+        interpreter_class = _interpreter_class()
+        self._interpreter = interpreter_class(
+            model_content=model, num_threads=threads or os.cpu_count()
+        )
+        self._interpreter.allocate_tensors()
+        (self._input,) = self._interpreter.get_input_details()
+        (self._output,) = self._interpreter.get_output_details()
+        self.side = int(self._input["shape"][1])
+
+    @classmethod
+    def open(cls, path: Path, threads: int | None = None) -> LiteRtModel:
+        """Reads a file; UserError if it is none of ours or ai-edge-litert is missing."""
+        try:
+            model = cls(Path(path).read_bytes(), threads)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise UserError(f"{path}: not a readable .tflite file ({error})") from error
+        shape = [1, model.side, model.side, 3]
+        if model._input["shape"].tolist() != shape or model._output["shape"].tolist() != shape:
+            raise UserError(f"{path}: was not written by cyclegan_tf.export")
+        return model
+
+    def translate(self, images: np.ndarray) -> np.ndarray:
+        """uint8 [batch, side, side, 3] to the same, whatever the file itself takes."""
+        return np.concatenate([self._translate_one(image[None]) for image in images])
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        """[1, side, side, 3] of the file's own type to the same."""
+        self._interpreter.set_tensor(self._input["index"], images)
+        self._interpreter.invoke()
+        return self._interpreter.get_tensor(self._output["index"])
+
+    def example(self) -> np.ndarray:
+        """A picture of the file's own type for ``run``."""
+        return np.zeros(self._input["shape"], self._input["dtype"])
+
+    def _translate_one(self, images: np.ndarray) -> np.ndarray:
+        if self._input["dtype"] == np.uint8:
+            return self.run(images)
+        outputs = self.run(images.astype(np.float32) / 127.5 - 1.0)
+        return np.clip(np.rint((outputs + 1.0) * 127.5), 0, 255).astype(np.uint8)
+
+
+def _interpreter_class() -> type:
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError:
+        raise UserError("a .tflite file needs its runtime: pip install ai-edge-litert") from None
+    return Interpreter

@@ -1,0 +1,143 @@
+"""What goes with a SavedModel for TensorFlow Serving: configuration, README, warm-up requests."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import tensorflow as tf
+
+_WARMUP = Path("assets.extra") / "tf_serving_warmup_requests"
+_MODEL = """\
+  config {{
+    name: "{model}"
+    base_path: "/models/{name}/{direction}"
+    model_platform: "tensorflow"
+  }}
+"""
+_README = """\
+# {name}: a CycleGAN for TensorFlow Serving
+
+{directions}Each holds numbered versions; the server serves the newest.
+
+Start the server:
+
+    docker run --rm -p 8500:8500 -p 8501:8501 -v "$PWD:/models/{name}:ro" \\
+      tensorflow/serving --model_config_file=/models/{name}/models.config
+
+Translate a picture (JPEG, PNG, BMP or GIF, of any size up to 4096 × 4096 pixels):
+
+    (printf '{{"signature_name": "serving_default", "instances": [{{"image_bytes": {{"b64": "'
+     base64 < photo.jpg | tr -d '\\n'; printf '"}}}}]}}') |
+      curl -s -d @- http://localhost:8501/v1/models/{model}:predict > answer.json
+
+What comes back is a PNG of the same size, in base64:
+
+    {{"predictions": [{{"b64": "iVBORw0KGgo…"}}]}}
+
+    python3 -c "import base64, json; open('translated.png', 'wb').write(
+      base64.b64decode(json.load(open('answer.json'))['predictions'][0]['b64']))"
+
+A damaged picture is answered with status 400 and {{"error": "…"}}. Orientation in EXIF data and
+transparency are not looked at: send pictures upright.
+
+| signature | in | out |
+|---|---|---|
+| `serving_default` | `image_bytes`: string [batch], files | `image_bytes`: string [batch], PNG |
+| `translate` | `images`: uint8 [batch, height, width, 3] | `images`: the same |
+| `translate_float` | `images`: float32 [batch, height, width, 3] in [-1, 1] | `images`: the same |
+
+gRPC (port 8500), with `pip install tensorflow tensorflow-serving-api`:
+
+    import grpc
+    import tensorflow as tf
+    from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = "{model}"
+    request.model_spec.signature_name = "serving_default"
+    photo = open("photo.jpg", "rb").read()
+    request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto([photo]))
+    channel = grpc.insecure_channel("localhost:8500")
+    service = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+    png = service.Predict(request).outputs["image_bytes"].string_val[0]
+
+Without a server, in Python:
+
+    import tensorflow as tf
+
+    translate = tf.saved_model.load("{direction}/1")
+    images = translate(photos)  # uint8 [batch, height, width, 3]
+"""
+
+
+def write_guides(output: Path, directions: Sequence[str]) -> None:
+    """Writes ``models.config`` and README.md for the models in ``output``.
+
+    Args:
+        output: the folder that is served; its name becomes part of the models' names.
+        directions: which of "ab" and "ba" are there.
+    """
+    name = model_name(output)
+    blocks = [
+        _MODEL.format(model=f"{name}_{direction}", name=name, direction=direction)
+        for direction in directions
+    ]
+    config = "model_config_list {\n" + "".join(blocks) + "}\n"
+    lines = [
+        f"- `{direction}/` translates {direction[0].upper()} to {direction[1].upper()}; the server"
+        f" calls it `{name}_{direction}`.\n"
+        for direction in directions
+    ]
+    readme = _README.format(
+        name=name,
+        model=f"{name}_{directions[0]}",
+        direction=directions[0],
+        directions="".join(lines) + "\n",
+    )
+    _replace(output / "models.config", config)
+    _replace(output / "README.md", readme)
+
+
+def model_name(output: Path) -> str:
+    """The folder's name in letters that need no quoting in a URL or on a command line."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", Path(output).resolve().name) or "cyclegan"
+
+
+def write_warmup(version: Path, image_size: int) -> bool:
+    """Adds requests that the server runs before it reports a new version as ready.
+
+    Args:
+        version: a SavedModel's folder.
+        image_size: side of the pictures in the requests.
+
+    Returns:
+        False if tensorflow-serving-api, which defines the requests, is not installed.
+    """
+    try:
+        from tensorflow_serving.apis import prediction_log_pb2
+    except ImportError:
+        return False
+    picture = tf.fill([image_size, image_size, 3], tf.constant(128, tf.uint8))
+    inputs = {
+        "serving_default": {"image_bytes": tf.io.encode_png(picture)[tf.newaxis]},
+        "translate": {"images": picture[tf.newaxis]},
+    }
+    (version / _WARMUP).parent.mkdir()
+    with tf.io.TFRecordWriter(str(version / _WARMUP)) as writer:
+        for signature, tensors in inputs.items():
+            log = prediction_log_pb2.PredictionLog()
+            request = log.predict_log.request
+            request.model_spec.signature_name = signature
+            for key, tensor in tensors.items():
+                request.inputs[key].CopyFrom(tf.make_tensor_proto(tensor.numpy()))
+            writer.write(log.SerializeToString())
+    return True
+
+
+def _replace(path: Path, text: str) -> None:
+    """Writes a file so that a reader finds the old one or the new one, never a part."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)

@@ -1,0 +1,165 @@
+"""Pictures through a trained generator, be it stored as a run, a SavedModel or a .tflite file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable, Union
+
+import numpy as np
+from PIL import Image
+
+from cyclegan_tf.config import Config
+from cyclegan_tf.errors import UserError
+from cyclegan_tf.exporting.pictures import Picture, read_picture
+from cyclegan_tf.exporting.tiling import tile_side, translate_in_tiles
+
+Input = Union[Path, str, Image.Image, np.ndarray]
+Output = Union[Image.Image, np.ndarray]
+
+# Up to so many pixels, squared, a picture is translated in one piece: about 1 GB with 64 channels.
+TILE = 1024
+
+
+@dataclass(frozen=True)
+class Translator:
+    """Translates pictures of any size.
+
+    Attributes:
+        network: uint8 [batch, height, width, 3] to the same.
+        side: the only height and width that the network takes; None if it takes any.
+        tile: largest side of a tile where the network takes any.
+    """
+
+    network: Callable[[np.ndarray], np.ndarray]
+    side: int | None = None
+    tile: int = TILE
+
+    def translate(
+        self, images: Input | Sequence[Input], size: int | None = None
+    ) -> Output | list[Output]:
+        """Translates one picture or several.
+
+        Args:
+            images: a Pillow image, a path, a uint8 array [height, width, 3], or a list of them; or
+                a uint8 array [batch, height, width, 3].
+            size: the shorter side to which pictures are brought first; None keeps theirs.
+
+        Returns:
+            For each array a uint8 array, for anything else a Pillow image, which keeps its alpha; a
+            list if a list came in.
+
+        Raises:
+            BadFile: if a file is not a readable picture.
+            ValueError: if an array is not uint8 of one of the shapes above.
+        """
+        if isinstance(images, (list, tuple)):
+            return [self.translate(image, size) for image in images]
+        if not isinstance(images, np.ndarray):
+            source = images if isinstance(images, Image.Image) else Path(images)
+            return self.translate_picture(read_picture(source), size).image()
+        if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.shape[-1] != 3:
+            raise ValueError(
+                "images: must be uint8 [height, width, 3] or [batch, height, width, 3], not"
+                f" {images.dtype} {list(images.shape)}"
+            )
+        if images.ndim == 4 and size is None:
+            return self.translate_batch(images)
+        if images.ndim == 4:
+            return np.stack([self.translate(image, size) for image in images])
+        return self.translate_picture(Picture(images), size).pixels
+
+    def translate_picture(self, picture: Picture, size: int | None = None) -> Picture:
+        """Translates one picture, resized to a shorter side of ``size`` if that is given."""
+        picture = picture.resized(size)
+        return picture.with_pixels(self.translate_batch(picture.pixels[None])[0])
+
+    def translate_batch(self, images: np.ndarray) -> np.ndarray:
+        """Translates uint8 [batch, height, width, 3] to the same, large pictures in tiles."""
+        if not len(images):
+            return images
+        height, width = images.shape[1:3]
+        if self.side is not None:
+            return np.stack([self._through_fixed_side(image) for image in images])
+        if height * width <= self.tile**2:
+            return self.network(images)
+        overlap = self.tile // 4
+        sides = [tile_side(side, self.tile, overlap) for side in (height, width)]
+        return np.stack([translate_in_tiles(image, self._one, *sides, overlap) for image in images])
+
+    def _one(self, image: np.ndarray) -> np.ndarray:
+        return self.network(image[None])[0]
+
+    def _through_fixed_side(self, image: np.ndarray) -> np.ndarray:
+        """Mirrors a small picture over its edges, and cuts a large one into tiles."""
+        height, width = image.shape[:2]
+        missing = [(0, max(0, self.side - length)) for length in (height, width)]
+        padded = np.pad(image, [*missing, (0, 0)], mode="reflect")
+        translated = translate_in_tiles(padded, self._one, self.side, self.side, self.side // 4)
+        return translated[:height, :width]
+
+
+def load(path: Path | str, direction: str | None = None) -> Translator:
+    """Opens a run directory, an exported SavedModel or a .tflite file.
+
+    Args:
+        path: the run directory; a .tflite file; a SavedModel, a folder of its versions, of which
+            the newest is taken, or what ``cyclegan_tf.export`` has written, with ab/ and ba/.
+        direction: "ab" or "ba" where ``path`` holds both; None means "ab".
+
+    Raises:
+        UserError: if there is no model, or it holds one direction and ``direction`` is given.
+    """
+    path = Path(path)
+    if direction not in (None, "ab", "ba"):
+        raise UserError(f"--direction {direction}: must be ab or ba")
+    if (path / "config.json").is_file():
+        return _from_run(path, direction or "ab")
+    if not path.exists():
+        raise UserError(f"{path}: not found; name a run, a SavedModel or a .tflite file")
+    if (path / "ab").is_dir() or (path / "ba").is_dir():
+        return _from_saved_model(_newest_version(path / (direction or "ab")))
+    if direction is not None:
+        raise UserError(f"--direction {direction}: {path} holds one direction only; leave it out")
+    if path.suffix == ".tflite":
+        return _from_tflite(path)
+    return _from_saved_model(_newest_version(path))
+
+
+def _newest_version(path: Path) -> Path:
+    if (path / "saved_model.pb").is_file():
+        return path
+    found = path.glob("*/saved_model.pb")
+    versions = [file.parent for file in found if file.parent.name.isdecimal()]
+    if not versions:
+        raise UserError(f"{path}: holds no run, no SavedModel, and is no .tflite file")
+    return max(versions, key=lambda version: int(version.name))
+
+
+def _from_run(run_dir: Path, direction: str) -> Translator:
+    from cyclegan_tf.exporting.saved_model import ServingModule
+    from cyclegan_tf.training.checkpoints import load_generators
+
+    generators = load_generators(run_dir, Config.load(run_dir))
+    module = ServingModule(getattr(generators, direction))
+    return Translator(lambda images: module(images).numpy())
+
+
+def _from_saved_model(path: Path) -> Translator:
+    import tensorflow as tf
+
+    try:
+        module = tf.saved_model.load(str(path))
+    except (OSError, ValueError, tf.errors.OpError) as error:
+        raise UserError(f"{path}: cannot be loaded ({error})") from error
+    if not callable(module):
+        raise UserError(f"{path}: was not written by cyclegan_tf.export")
+    return Translator(lambda images: module(images).numpy())
+
+
+def _from_tflite(path: Path) -> Translator:
+    from cyclegan_tf.exporting.litert import LiteRtModel
+
+    model = LiteRtModel.open(path)
+    return Translator(model.translate, side=model.side)

@@ -1,0 +1,291 @@
+"""The layers of the networks. The one module that knows which Keras it runs on.
+
+With tensorflow-addons (TensorFlow 2.15, Keras 2.15) InstanceNormalization extends tensorflow-addons'
+layer; without it (Keras 3) it extends Keras's GroupNormalization with one group per channel.
+"""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import contextmanager
+from typing import Any
+
+import tensorflow as tf
+from tensorflow import keras
+
+try:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tensorflow-addons announces its end of life at import.
+        from tensorflow_addons.layers import InstanceNormalization as _InstanceNormalization
+    _INSTANCE_NORM_ARGUMENTS: dict[str, Any] = {}
+    _FIRST_REPLICA: Any = tf.VariableAggregation.ONLY_FIRST_REPLICA
+except ImportError:
+    _InstanceNormalization = keras.layers.GroupNormalization
+    _INSTANCE_NORM_ARGUMENTS = {"groups": -1}
+    _FIRST_REPLICA = "only_first_replica"
+
+_PACKAGE = "cyclegan_tf"
+_FUSED_BATCH_LIMIT = 8  # Above it, one kernel call per sample costs more than it saves.
+
+
+@contextmanager
+def precision_scope(precision: str):
+    """Layers made inside compute in ``precision``; their weights are float32 either way.
+
+    Args:
+        precision: "float32" or "bfloat16".
+    """
+    policy = "mixed_bfloat16" if precision == "bfloat16" else "float32"
+    before = keras.mixed_precision.global_policy()
+    keras.mixed_precision.set_global_policy(policy)
+    try:
+        yield
+    finally:
+        keras.mixed_precision.set_global_policy(before)
+
+
+def trainable_variables(model: keras.Model) -> list[tf.Variable]:
+    """The model's trainable weights as plain TensorFlow variables, in the model's order.
+
+    A Keras 3 variable holds its TensorFlow variable in ``value``; a Keras 2 variable is one.
+    """
+    return [
+        weight if isinstance(weight, tf.Variable) else weight.value
+        for weight in model.trainable_variables
+    ]
+
+
+@keras.utils.register_keras_serializable(_PACKAGE)
+class InstanceNormalization(_InstanceNormalization):
+    """Instance normalization (Ulyanov et al. 2016) with float32 statistics.
+
+    Each channel of each picture is brought to mean 0 and variance 1 over its height and width. With
+    ``affine``, a learnt scale (gamma, from 1) and shift (beta, from 0) per channel follow.
+
+    In training, each sample goes through the batch norm kernel on its own: for one picture, batch norm
+    in training mode is instance norm, in one operation instead of eight. Otherwise, and so in every
+    exported graph, plain mean, squared difference and rsqrt are used.
+
+    Shapes: [batch, height, width, channels] to the same, in the input's own float type.
+
+    >>> layer = InstanceNormalization(affine=True)
+    >>> layer(tf.random.normal([1, 8, 8, 3])).shape
+    TensorShape([1, 8, 8, 3])
+    """
+
+    def __init__(self, affine: bool = False, epsilon: float = 1e-5, **kwargs: Any) -> None:
+        # The statistics are float32 whatever the input is, so the layer must not cast its input.
+        kwargs.update(_INSTANCE_NORM_ARGUMENTS, dtype="float32", autocast=False)
+        kwargs.update(scale=affine, center=affine)
+        super().__init__(axis=-1, epsilon=epsilon, **kwargs)
+        self.affine = affine
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        batch = inputs.shape[0]
+        if training and batch is not None and batch <= _FUSED_BATCH_LIMIT:
+            return self._fused(inputs)
+        return self._plain(inputs)
+
+    def _fused(self, inputs: tf.Tensor) -> tf.Tensor:
+        scale, offset = self._scale_and_offset(inputs.shape[-1])
+        samples = tf.split(inputs, inputs.shape[0]) if inputs.shape[0] > 1 else [inputs]
+        outputs = [
+            tf.raw_ops.FusedBatchNormV3(
+                x=sample, scale=scale, offset=offset, mean=[], variance=[], epsilon=self.epsilon
+            ).y
+            for sample in samples
+        ]
+        return tf.concat(outputs, axis=0) if len(outputs) > 1 else outputs[0]
+
+    def _plain(self, inputs: tf.Tensor) -> tf.Tensor:
+        wide = tf.cast(inputs, tf.float32)
+        mean = tf.reduce_mean(wide, axis=[1, 2], keepdims=True)
+        variance = tf.reduce_mean(tf.math.squared_difference(wide, mean), axis=[1, 2], keepdims=True)
+        outputs = (wide - mean) * tf.math.rsqrt(variance + self.epsilon)
+        if self.affine:
+            outputs = outputs * tf.convert_to_tensor(self.gamma) + tf.convert_to_tensor(self.beta)
+        return tf.cast(outputs, inputs.dtype)
+
+    def _scale_and_offset(self, channels: int) -> tuple[tf.Tensor, tf.Tensor]:
+        if self.affine:
+            return tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta)
+        return tf.ones([channels]), tf.zeros([channels])
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        fixed = ("axis", "groups", "scale", "center", "dtype", "autocast")
+        return {
+            **{key: value for key, value in config.items() if key not in fixed},
+            "affine": self.affine,
+        }
+
+
+@keras.utils.register_keras_serializable(_PACKAGE)
+class Conv2D(keras.layers.Conv2D):
+    """A convolution that pads ``pad`` zeros on every side, as PyTorch's does.
+
+    TensorFlow's SAME pads a stride-2, 3×3 convolution only right and below, which shifts the picture
+    by a pixel against the authors' networks.
+
+    Shapes: [batch, h, w, c] to [batch, (h + 2 pad − kernel) // stride + 1, …, filters].
+    """
+
+    def __init__(self, filters: int, kernel_size: int, *, pad: int = 0, **kwargs: Any) -> None:
+        kwargs.pop("padding", None)
+        super().__init__(filters, kernel_size, padding="valid", **kwargs)
+        self.pad = pad
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        padding = "VALID"
+        if self._same_pads_alike(inputs.shape):
+            padding = "SAME"
+        elif self.pad:
+            around = [self.pad, self.pad]
+            inputs = tf.pad(inputs, [[0, 0], around, around, [0, 0]])
+        outputs = tf.nn.conv2d(inputs, self.kernel, strides=self.strides, padding=padding)
+        return tf.nn.bias_add(outputs, self.bias) if self.use_bias else outputs
+
+    def _same_pads_alike(self, shape: tf.TensorShape) -> bool:
+        """Whether SAME pads just ``pad`` on every side here: it needs no padded copy.
+
+        (The gradients of a convolution with explicit padding do not run in oneDNN, which costs far
+        more than the copy.)
+        """
+        return self.pad > 0 and all(
+            side is not None and side % stride == 0 and kernel - stride == 2 * self.pad
+            for side, kernel, stride in zip(shape[1:3], self.kernel_size, self.strides)
+        )
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        batch, height, width, _ = input_shape
+        sides = [
+            None if side is None else (side + 2 * self.pad - kernel) // stride + 1
+            for side, kernel, stride in zip((height, width), self.kernel_size, self.strides)
+        ]
+        return (batch, *sides, self.filters)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "pad": self.pad}
+
+
+@keras.utils.register_keras_serializable(_PACKAGE)
+class Conv2DTranspose(keras.layers.Conv2DTranspose):
+    """The 3×3, stride-2 transposed convolution of the authors' PyTorch code.
+
+    It is the full one with its first row and column cut off (PyTorch: padding 1, output padding 1).
+
+    Shapes: [batch, h, w, c] to [batch, 2 h, 2 w, filters].
+    """
+
+    def __init__(self, filters: int, **kwargs: Any) -> None:
+        for fixed in ("kernel_size", "strides", "padding"):
+            kwargs.pop(fixed, None)
+        super().__init__(filters, 3, strides=2, padding="valid", **kwargs)
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        batch, height, width, _ = tf.unstack(tf.shape(inputs))
+        full = tf.nn.conv2d_transpose(
+            inputs,
+            self.kernel,
+            output_shape=tf.stack([batch, 2 * height + 1, 2 * width + 1, self.filters]),
+            strides=2,
+            padding="VALID",
+        )
+        outputs = full[:, 1:, 1:, :]
+        outputs.set_shape(self.compute_output_shape(inputs.shape))
+        return tf.nn.bias_add(outputs, self.bias) if self.use_bias else outputs
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        batch, height, width, _ = input_shape
+        sides = [None if side is None else 2 * side for side in (height, width)]
+        return (batch, *sides, self.filters)
+
+
+@keras.utils.register_keras_serializable(_PACKAGE)
+class ReflectionPadding2D(keras.layers.Layer):
+    """Mirrors ``pad`` pixels over every edge, without repeating the edge itself.
+
+    Shapes: [batch, h, w, c] to [batch, h + 2 pad, w + 2 pad, c]; h and w above ``pad``.
+    """
+
+    def __init__(self, pad: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.pad = pad
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        around = [self.pad, self.pad]
+        return tf.pad(inputs, [[0, 0], around, around, [0, 0]], mode="REFLECT")
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        batch, height, width, channels = input_shape
+        sides = [None if side is None else side + 2 * self.pad for side in (height, width)]
+        return (batch, *sides, channels)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "pad": self.pad}
+
+
+@keras.utils.register_keras_serializable(_PACKAGE)
+class PixelShuffle(keras.layers.Layer):
+    """Rearranges channels into pixels (Shi et al. 2016).
+
+    Shapes: [batch, h, w, 4 c] to [batch, 2 h, 2 w, c].
+    """
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return tf.nn.depth_to_space(inputs, 2)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        batch, height, width, channels = input_shape
+        sides = [None if side is None else 2 * side for side in (height, width)]
+        return (batch, *sides, channels // 4)
+
+
+@keras.utils.register_keras_serializable(_PACKAGE)
+class Dropout(keras.layers.Layer):
+    """Dropout whose masks are a function of its seed and of how often it was called.
+
+    Keras's own layer draws from a generator whose state is not in the checkpoint on every stack, so a
+    resumed run would differ. Here the count of calls is a weight.
+
+    Shapes: any, unchanged.
+    """
+
+    def __init__(self, rate: float, seed: int = 0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.rate = rate
+        self.seed = seed
+
+    def build(self, input_shape: Any) -> None:
+        self.calls = self.add_weight(
+            name="calls",
+            shape=(),
+            dtype="int64",
+            initializer="zeros",
+            trainable=False,
+            aggregation=_FIRST_REPLICA,
+        )
+        self.built = True
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        if not training:
+            return inputs
+        calls = self._next_call()
+        replica = tf.distribute.get_replica_context()
+        shift = 0 if replica is None else tf.cast(replica.replica_id_in_sync_group, tf.int64)
+        seed = tf.stack([tf.constant(self.seed, tf.int64) + shift, calls])
+        return tf.nn.experimental.stateless_dropout(inputs, self.rate, seed=seed)
+
+    def _next_call(self) -> tf.Tensor:
+        calls = tf.convert_to_tensor(self.calls)
+        self.calls.assign(calls + 1)
+        return calls
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "rate": self.rate, "seed": self.seed}

@@ -1,0 +1,134 @@
+"""One named recipe per published system, and our own.
+
+Each preset is the set of settings in which it differs from the defaults of ``config.py``, which are
+those of the paper (Zhu et al. 2017, "Unpaired Image-to-Image Translation using Cycle-Consistent
+Adversarial Networks", section 4 and appendix 7, with the authors' PyTorch code where it is silent).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cyclegan_tf.config import Config
+from cyclegan_tf.errors import UserError
+
+_ANIME_SCENE = {
+    "image_size": 128,
+    "generator_filters": 32,
+    "generator_blocks": 6,
+    "discriminator_filters": 32,
+    "epochs": 80,
+}
+
+_SELFIE2ANIME_V1 = {
+    "generator_padding": "zero",
+    "generator_affine": True,
+    "discriminator_affine": True,
+    "generator_block": "concatenate",
+    "generator_blocks": 8,
+    "generator_upsampling": "shuffle",
+    "discriminator_kernel": 2,
+    "discriminator_strided": 4,
+    "discriminator_padding": "same",
+    "lambda_cycle": 5.0,
+    "lambda_identity": 10.0,
+    "history_kind": "contiguous",
+    "history_size": 25,
+    "batch_size": 5,
+    "epochs": 75,
+    "decay_start": 1.0,
+}
+
+_SELFIE2ANIME_V2 = {
+    **_SELFIE2ANIME_V1,
+    "generator_blocks": 9,
+    "lambda_cycle": 10.0,
+    "lambda_identity": 5.0,
+    "gradient_penalty": 10.0,
+    "history_kind": "uniform",
+}
+
+_FACE2ANIME = {
+    "generator_affine": True,
+    "discriminator_affine": True,
+    "generator_blocks": 6,
+    "generator_dropout": 0.5,
+    "discriminator_channels": 3,
+    "lambda_identity": 0.0,
+    "history_size": 20,
+    "epochs": 50,
+    "decay_start": 1.0,
+}
+
+_DEMO = {
+    "image_size": 64,
+    "generator_filters": 24,
+    "generator_blocks": 4,
+    "generator_upsampling": "resize",
+    "discriminator_filters": 32,
+    "discriminator_strided": 2,
+    "steps": 3000,
+    "sample_every": 500,
+    "average": 0.995,
+}
+
+_FAST = {
+    "image_size": 128,
+    "generator_filters": 32,
+    "generator_blocks": 6,
+    "generator_upsampling": "resize",
+    "discriminator_filters": 32,
+    "average": 0.999,
+}
+
+_MOBILE = {
+    "generator_filters": 16,
+    "generator_blocks": 6,
+    "generator_upsampling": "resize",
+    "generator_separable": True,
+    "average": 0.999,
+}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "demo": _DEMO,
+    "paper": {},
+    "anime-scene": _ANIME_SCENE,
+    "anime-character": {
+        **_ANIME_SCENE,
+        "generator_squeeze_excite": True,
+        "discriminator_filters": 64,
+        "epochs": 200,
+    },
+    "selfie2anime-v1": _SELFIE2ANIME_V1,
+    "selfie2anime-v2": _SELFIE2ANIME_V2,
+    "selfie2anime-v3": {**_SELFIE2ANIME_V2, "gradient_penalty": 0.0},
+    "face2anime": _FACE2ANIME,
+    "fast": _FAST,
+    "mobile": _MOBILE,
+}
+
+SUMMARIES: dict[str, str] = {
+    "demo": "the built-in portraits at 64 pixels, minutes on two CPU cores",
+    "paper": "Zhu et al. 2017",
+    "anime-scene": "32 channels, 6 blocks, 128 pixels",
+    "anime-character": "anime-scene with squeeze-and-excitation and a wider discriminator",
+    "selfie2anime-v1": "concatenating blocks, pixel shuffle, batches of 5",
+    "selfie2anime-v2": "v1 with 9 blocks and a gradient penalty",
+    "selfie2anime-v3": "v2 without the penalty",
+    "face2anime": "6 blocks with dropout, a 3-channel decision, no identity loss",
+    "fast": "the best result per minute on a small machine",
+    "mobile": "the best picture per millisecond on a phone",
+}
+
+
+def make_config(preset: str, **overrides: Any) -> Config:
+    """The settings of a preset, with some changed by flat name.
+
+    Raises:
+        UserError: for an unknown preset or setting, or a value that its checks refuse.
+    """
+    if preset not in PRESETS:
+        raise UserError(f"--preset {preset}: must be one of {', '.join(PRESETS)}")
+    if "epochs" in overrides and "steps" not in overrides:
+        overrides["steps"] = 0  # A preset that counts steps must not hide the epochs asked for.
+    return Config(preset=preset).replace(**{**PRESETS[preset], **overrides})

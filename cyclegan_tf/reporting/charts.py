@@ -1,0 +1,213 @@
+"""Curves of metrics over the steps, as small SVG drawings for the report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from cyclegan_tf.reporting.metrics import group_of, split_name
+
+# The drawing, in SVG units; the page scales it.
+WIDTH, HEIGHT = 400, 190
+LEFT, RIGHT, TOP, BOTTOM = 46, 392, 8, 166
+
+MAX_POINTS = 300  # of a curve
+MAX_CHARTS = 30  # An unbounded number of metrics must not make an unbounded page.
+MIN_SMOOTHED = 40  # Shorter curves are shown as they are.
+
+GROUPS = {"losses": "Losses", "scores": "Scores", "speed": "Speed and schedule"}
+_HIDDEN = {"step", "time", "epoch"}
+_LABELS = {"ab": "A → B", "ba": "B → A", "a": "A", "b": "B", "": ""}
+_TITLES = {  # stem → (title, hint), in the order of the page
+    "generator": ("Generators", "adversarial"),
+    "discriminator": ("Discriminators", "adversarial"),
+    "cycle": ("Cycle consistency", "mean |difference|"),
+    "identity": ("Identity", "mean |difference|"),
+    "penalty": ("Gradient penalty", ""),
+    "fid": ("FID", "lower is better"),
+    "kid": ("KID", "lower is better"),
+    "mae": ("MAE", "lower is better"),
+    "lpips": ("LPIPS", "lower is better"),
+    "ssim": ("SSIM", "higher is better"),
+    "psnr": ("PSNR", "higher is better"),
+    "images_per_second": ("Throughput", "images/s"),
+    "learning_rate": ("Learning rate", ""),
+}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A curve in SVG units: ``points`` and ``smooth`` ("" if not smoothed) of polylines."""
+
+    label: str
+    colour: int  # 0 or 1
+    last: str
+    end: tuple[float, float]
+    points: str
+    smooth: str
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A drawing with one curve or, for both directions or domains, two.
+
+    The ticks are (position in SVG units, text).
+    """
+
+    title: str
+    hint: str
+    curves: list[Curve]
+    x_ticks: list[tuple[float, str]]
+    y_ticks: list[tuple[float, str]]
+
+
+@dataclass
+class Series:
+    """The values of a metric and the steps at which they were logged."""
+
+    steps: list[int] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+
+
+def collect(records: Iterable[dict[str, Any]]) -> tuple[dict[str, Series], dict[str, int]]:
+    """Splits records into series.
+
+    Returns:
+        The series of each metric, without values that are not finite; and, for each metric that had
+        such values, the step of the first.
+    """
+    series: dict[str, Series] = {}
+    broken: dict[str, int] = {}
+    for record in records:
+        step = record["step"]
+        for name, value in record.items():
+            if name in _HIDDEN or isinstance(value, (str, bool, list, dict)):
+                continue
+            if value is None or not math.isfinite(value):
+                broken.setdefault(name, step)
+            else:
+                one = series.setdefault(name, Series())
+                one.steps.append(step)
+                one.values.append(value)
+    return series, broken
+
+
+def draw_charts(series: dict[str, Series]) -> dict[str, list[Chart]]:
+    """The charts of each non-empty group, by its title; all share one range of steps."""
+    last = max((one.steps[-1] for one in series.values()), default=0)
+    together: dict[str, list[str]] = {}
+    for name in sorted(series):
+        together.setdefault(split_name(name)[0], []).append(name)
+    order = list(_TITLES)
+    stems = sorted(together, key=lambda stem: (order.index(stem) if stem in order else 99, stem))
+    charts: dict[str, list[Chart]] = {title: [] for title in GROUPS.values()}
+    for stem in stems[:MAX_CHARTS]:
+        chart = _chart(stem, {name: series[name] for name in together[stem]}, max(last, 1))
+        charts[GROUPS[group_of(stem)]].append(chart)
+    return {title: drawn for title, drawn in charts.items() if drawn}
+
+
+def compact(step: float) -> str:
+    """A number of steps in few characters: 12000 → "12k"."""
+    for size, letter in ((1_000_000, "M"), (1_000, "k")):
+        if step >= size:
+            return f"{step / size:.4g}{letter}"
+    return f"{step:g}"
+
+
+def number(value: float) -> str:
+    """A measured value in few characters: 0.000200 → "2e-4"."""
+    if value and abs(value) < 1e-3:
+        digits, exponent = f"{value:.2e}".split("e")
+        return f"{float(digits):g}e{int(exponent)}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def _chart(stem: str, series: dict[str, Series], last_step: int) -> Chart:
+    title, hint = _TITLES.get(stem, (stem.replace("_", " ").capitalize(), ""))
+    smooth = group_of(stem) == "losses"
+    low, high = _range([_smoothed(one.values) if smooth else one.values for one in series.values()])
+    return Chart(
+        title=title,
+        hint=hint,
+        curves=[_curve(name, one, smooth, last_step, low, high) for name, one in series.items()],
+        x_ticks=[(_x(tick, last_step), compact(tick)) for tick in _ticks(0, last_step)],
+        y_ticks=[(_y(tick, low, high), number(tick)) for tick in _ticks(low, high)],
+    )
+
+
+def _curve(
+    name: str, series: Series, smooth: bool, last_step: int, low: float, high: float
+) -> Curve:
+    def polyline(values: list[float] | np.ndarray) -> list[tuple[float, float]]:
+        xs = _x(_thinned(series.steps), last_step)
+        return list(zip(xs.round(1).tolist(), _y(_thinned(values), low, high).round(1).tolist()))
+
+    suffix = split_name(name)[1]
+    smooth = smooth and len(series.values) >= MIN_SMOOTHED
+    best = _smoothed(series.values) if smooth else np.asarray(series.values)
+    raw, line = polyline(series.values), polyline(best)
+    return Curve(
+        label=_LABELS[suffix],
+        colour=int(suffix.startswith("b")),
+        last=number(float(best[-1])),
+        end=line[-1],
+        points=_svg_points(raw),
+        smooth=_svg_points(line) if smooth else "",
+    )
+
+
+def _thinned(values: list[float] | np.ndarray) -> np.ndarray:
+    """At most ``MAX_POINTS`` values, the means of equal parts."""
+    count = len(values)
+    edges = np.linspace(0, count, min(count, MAX_POINTS), endpoint=False).astype(int)
+    return np.add.reduceat(np.asarray(values, np.float64), edges) / np.diff([*edges, count])
+
+
+def _smoothed(values: list[float]) -> np.ndarray:
+    """An exponential moving average over about a fiftieth of the curve, unbiased at its start."""
+    if len(values) < MIN_SMOOTHED:
+        return np.asarray(values)
+    memory = 1.0 - 1.0 / max(3.0, len(values) / 50)
+    total = weight = 0.0
+    means = []
+    for value in values:
+        total, weight = memory * total + value, memory * weight + 1.0
+        means.append(total / weight)
+    return np.asarray(means)
+
+
+def _range(curves: list[list[float] | np.ndarray]) -> tuple[float, float]:
+    """The range of the vertical axis: from zero where that wastes little of it."""
+    low = float(min(np.min(curve) for curve in curves))
+    high = float(max(np.max(curve) for curve in curves))
+    if 0.0 <= low < 0.5 * high:
+        low = 0.0
+    margin = 0.08 * (high - low) or 0.1 * abs(high) or 1.0
+    return (0.0 if low == 0.0 else low - margin), high + margin
+
+
+def _ticks(low: float, high: float, count: int = 5) -> list[float]:
+    """At most ``count`` round numbers (or one more) from ``low`` to ``high``."""
+    power = 10.0 ** math.floor(math.log10((high - low) / count))
+    step = next(f * power for f in (1, 2, 5, 10) if (high - low) / (f * power) <= count)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    # Rounding takes away what 3 × 0.1 has too much.
+    return [float(f"{index * step:.12g}") for index in range(first, last + 1)]
+
+
+def _x(step: Any, last_step: int) -> Any:
+    return LEFT + (RIGHT - LEFT) * step / last_step
+
+
+def _y(value: Any, low: float, high: float) -> Any:
+    """Values outside the range (single spikes) lie on the border."""
+    return BOTTOM - (BOTTOM - TOP) * np.clip((value - low) / (high - low), 0.0, 1.0)
+
+
+def _svg_points(points: list[tuple[float, float]]) -> str:
+    return " ".join(f"{x:g},{y:g}" for x, y in points)

@@ -1,0 +1,185 @@
+"""The numbers of a run: one JSON line per record in metrics.jsonl, and the same for TensorBoard."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from cyclegan_tf.errors import UserError
+from cyclegan_tf.reporting.files import write_atomically
+
+FILE = "metrics.jsonl"
+TENSORBOARD = "tensorboard"
+
+# How the metrics are grouped in TensorBoard and in the report; everything else is a score.
+_GROUPS = {
+    "losses": ("generator", "discriminator", "cycle", "identity", "penalty"),
+    "speed": ("learning_rate", "images_per_second", "epoch"),
+}
+_SUFFIXES = ("ab", "ba", "a", "b")
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """The stem of a metric's name and its direction or domain: "cycle_a" → ("cycle", "a").
+
+    The second is "" if the name has none.
+    """
+    stem, _, suffix = name.rpartition("_")
+    return (stem, suffix) if stem and suffix in _SUFFIXES else (name, "")
+
+
+def group_of(stem: str) -> str:
+    """The group of a stem: "losses", "speed" or "scores"."""
+    return next((group for group, stems in _GROUPS.items() if stem in stems), "scores")
+
+
+class MetricsLog:
+    """Writes a run's metrics to ``metrics.jsonl`` and, with images, to ``tensorboard/``.
+
+    A session that was killed may have logged steps that its last checkpoint does not hold. They will
+    be taken again, so opening the log forgets them: it cuts metrics.jsonl back to ``done_steps`` and
+    tells TensorBoard to drop what came after.
+
+    Args:
+        run_dir: the run directory; made if it is missing.
+        done_steps: the steps of the checkpoint from which the training goes on; 0 for a new run.
+
+    Raises:
+        UserError: if metrics.jsonl holds something else than records.
+    """
+
+    def __init__(self, run_dir: Path, done_steps: int) -> None:
+        path = Path(run_dir) / FILE
+        _cut(path, done_steps)
+        self._file = path.open("a", encoding="utf-8")
+        self._board = _Board(Path(run_dir) / TENSORBOARD, done_steps)
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Appends one record: {"step", "time" (seconds since 1970), and the values}.
+
+        A value that is not finite becomes null, as JSON has no name for it. Values keep 7 digits, as
+        many as a float32 has.
+        """
+        floats = {name: float(value) for name, value in values.items()}
+        self._append(step, {name: _rounded(value) for name, value in floats.items()})
+        self._board.scalars(step, floats)
+
+    def warn(self, step: int, text: str) -> None:
+        """Appends a record that holds only a warning, which the report shows."""
+        self._append(step, {"warning": text})
+
+    def images(self, step: int, name: str, image: np.ndarray) -> None:
+        """Gives TensorBoard a picture, uint8 [height, width, 3]."""
+        self._board.image(step, name, image)
+
+    def close(self) -> None:
+        """Closes the files."""
+        self._file.close()
+        self._board.close()
+
+    def __enter__(self) -> MetricsLog:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _append(self, step: int, content: dict[str, Any]) -> None:
+        record = {"step": int(step), "time": round(time.time(), 3), **content}
+        self._file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
+        self._file.flush()
+
+
+def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
+    """The records of a run, oldest first; none if there is no metrics.jsonl yet.
+
+    Each has an int "step"; a value that was not finite is None. A half-written last line is left out.
+
+    Raises:
+        UserError: if any other line is no record.
+    """
+    return [record for _, record in _records(Path(run_dir) / FILE)]
+
+
+def _records(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
+    """(line, record) of each complete line of a file that may be missing."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    lines = content.split(b"\n")[:-1]  # What follows the last newline is empty or half-written.
+    return [(line + b"\n", _parse(line, path, n)) for n, line in enumerate(lines, start=1)]
+
+
+def _parse(line: bytes, path: Path, number: int) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        record = None
+    if not isinstance(record, dict) or type(record.get("step")) is not int:
+        raise UserError(f"{path}: line {number} must be a JSON object with a step; delete that line")
+    return record
+
+
+def _cut(path: Path, done_steps: int) -> None:
+    """Leaves only the complete records up to ``done_steps``."""
+    kept = b"".join(line for line, record in _records(path) if record["step"] <= done_steps)
+    if not path.exists() or len(kept) != path.stat().st_size:
+        write_atomically(path, kept)
+
+
+def _rounded(value: float) -> float | None:
+    return float(f"{value:.7g}") if math.isfinite(value) else None
+
+
+class _Board:
+    """TensorBoard events, one event file per session."""
+
+    def __init__(self, folder: Path, done_steps: int) -> None:
+        # tf.summary cannot say that a session goes on from a step, TensorBoard's own writer can.
+        # Both wake up TensorFlow, which readers of metrics.jsonl do without.
+        from tensorboard.compat.proto import event_pb2, summary_pb2
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        self._event, self._summary = event_pb2, summary_pb2.Summary
+        self._writer = EventFileWriter(str(folder))
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._add(done_steps + 1, session_log=start)  # TensorBoard drops this step and later ones.
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        tags = {name: f"{group_of(split_name(name)[0])}/{name}" for name in values}
+        self._add_values(
+            step, [self._summary.Value(tag=tags[n], simple_value=v) for n, v in values.items()]
+        )
+
+    def image(self, step: int, name: str, image: np.ndarray) -> None:
+        png = io.BytesIO()
+        Image.fromarray(image).save(png, "PNG")
+        height, width, channels = image.shape
+        picture = self._summary.Image(
+            height=height, width=width, colorspace=channels, encoded_image_string=png.getvalue()
+        )
+        self._add_values(step, [self._summary.Value(tag=name, image=picture)])
+
+    def close(self) -> None:
+        self._writer.close()
+
+    def _add_values(self, step: int, values: list) -> None:
+        self._add(step, summary=self._summary(value=values))
+
+    def _add(self, step: int, **content: Any) -> None:
+        event = self._event.Event(wall_time=time.time(), step=int(step), **content)
+        self._writer.add_event(event)
+        self._writer.flush()

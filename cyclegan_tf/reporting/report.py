@@ -1,0 +1,216 @@
+"""The page that shows how a run goes: ``runs/NAME/report.html``, one file that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from PIL import Image
+
+from cyclegan_tf.config import Config, all_settings, flag
+from cyclegan_tf.reporting import charts
+from cyclegan_tf.reporting.files import write_atomically
+from cyclegan_tf.reporting.metrics import read_metrics
+from cyclegan_tf.reporting.samples import DIRECTIONS, captions, list_strips, read_strip
+
+FILE = "report.html"
+
+# What bounds the size of the page.
+MAX_MOMENTS = 12  # columns of the samples over time
+MAX_WARNINGS = 20
+LATEST_CELL, MOMENT_CELL = 256, 128  # sides of the embedded pictures, in pixels
+_QUALITY = 82
+
+_TEMPLATES = Path(__file__).with_name("templates")
+
+
+@dataclass(frozen=True)
+class Direction:
+    """The samples of one direction; pictures are data URIs.
+
+    Attributes:
+        title: "A → B" or "B → A".
+        captions: of real, translated and reconstructed pictures.
+        step: of the latest samples.
+        latest: (real, translated, reconstructed) of each test image.
+        steps: of the columns over time, oldest first.
+        rows: of each test image: its real picture, and (translated, reconstructed) per column.
+    """
+
+    title: str
+    captions: tuple[str, str, str]
+    step: int
+    latest: list[tuple[str, ...]]
+    steps: list[int]
+    rows: list[tuple[str, list[tuple[str, str]]]]
+
+
+def write_report(run_dir: Path) -> Path:
+    """Writes ``run_dir/report.html`` anew from config.json, metrics.jsonl and samples/.
+
+    The page is one file without scripts or links, of bounded size however long the run is.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        UserError: if config.json or metrics.jsonl cannot be read.
+    """
+    run_dir = Path(run_dir)
+    config, records = Config.load(run_dir), read_metrics(run_dir)
+    series, broken = charts.collect(records)
+    warnings = _warnings(records, broken)
+    directions = [one for one in (_direction(run_dir, key, warnings) for key in DIRECTIONS) if one]
+    html = _template().render(
+        name=run_dir.resolve().name,
+        config=config,
+        updated=_updated(records),
+        progress=_progress(config, records),
+        facts=_facts(config, records, series),
+        warnings=warnings[-MAX_WARNINGS:],
+        older_warnings=max(0, len(warnings) - MAX_WARNINGS),
+        directions=directions,
+        groups=charts.draw_charts(series),
+        settings=_settings(config),
+        chart=charts,
+    )
+    path = run_dir / FILE
+    write_atomically(path, html.encode())
+    return path
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["compact"] = charts.compact
+    return environment.get_template("report.html.j2")
+
+
+def _warnings(records: list[dict[str, Any]], broken: dict[str, int]) -> list[str]:
+    """What was logged as a warning, and the metrics that were not finite."""
+    logged = [f"Step {r['step']:,}: {r['warning']}" for r in records if "warning" in r]
+    return logged + [f"{name} is not finite since step {step:,}." for name, step in broken.items()]
+
+
+def _direction(run_dir: Path, key: str, warnings: list[str]) -> Direction | None:
+    """The samples of direction "ab" or "ba"; None without any. Adds to the warnings."""
+    moments = []
+    strips = list_strips(run_dir, key)
+    for step, path in _spread(strips, MAX_MOMENTS):
+        # The latest is shown large, too.
+        cell = LATEST_CELL if path == strips[-1][1] else MOMENT_CELL
+        try:
+            moments.append((step, read_strip(path, cell)))
+        except OSError:
+            warnings.append(f"{path.relative_to(run_dir)} is no readable picture.")
+    if not moments:
+        return None
+    step, latest = moments[-1]
+    small = [(step, [[_shrunk(cell) for cell in row] for row in rows]) for step, rows in moments]
+    # A run could have been continued with another number of pictures: what all have is shown.
+    count = min(len(rows) for _, rows in moments)
+    source, target = key.upper()
+    return Direction(
+        title=f"{source} → {target}",
+        captions=captions(key),
+        step=step,
+        latest=[tuple(_data_uri(cell) for cell in row) for row in latest],
+        steps=[step for step, _ in moments],
+        rows=[_row(index, [rows for _, rows in small]) for index in range(count)],
+    )
+
+
+def _row(index: int, moments: list[list[list[Image.Image]]]) -> tuple[str, list[tuple[str, str]]]:
+    """A test image over time: its real picture, and (translated, reconstructed) of each moment."""
+    pairs = [(_data_uri(rows[index][1]), _data_uri(rows[index][2])) for rows in moments]
+    return _data_uri(moments[-1][index][0]), pairs
+
+
+def _spread(items: list[Any], count: int) -> list[Any]:
+    """At most ``count`` items, evenly spaced, with the first and the last."""
+    chosen = np.linspace(0, len(items) - 1, min(len(items), count)).round().astype(int)
+    return [items[index] for index in chosen]
+
+
+def _shrunk(picture: Image.Image) -> Image.Image:
+    small = picture.copy()
+    small.thumbnail((MOMENT_CELL, MOMENT_CELL))
+    return small
+
+
+def _data_uri(picture: Image.Image) -> str:
+    buffer = io.BytesIO()
+    picture.convert("RGB").save(buffer, "JPEG", quality=_QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _updated(records: list[dict[str, Any]]) -> str:
+    if not records or "time" not in records[-1]:
+        return ""
+    moment = datetime.datetime.fromtimestamp(records[-1]["time"], datetime.timezone.utc)
+    return f"{moment:%Y-%m-%d %H:%M} UTC"
+
+
+def _progress(config: Config, records: list[dict[str, Any]]) -> float:
+    """The share of the training that is done, from 0 to 1."""
+    if not records:
+        return 0.0
+    if config.run.steps:
+        return min(1.0, records[-1]["step"] / config.run.steps)
+    epochs = [record["epoch"] for record in records if record.get("epoch") is not None]
+    return min(1.0, epochs[-1] / config.run.epochs) if epochs else 0.0
+
+
+def _facts(
+    config: Config, records: list[dict[str, Any]], series: dict[str, charts.Series]
+) -> list[tuple[str, str]]:
+    """(name, value) of what one wants to know first."""
+    step, done = (records[-1]["step"] if records else 0), _progress(config, records)
+    facts = [("Step", f"{step:,}")]
+    epochs = [record["epoch"] for record in records if record.get("epoch") is not None]
+    if epochs:
+        facts.append(("Epoch", f"{epochs[-1]:.1f} of {config.run.epochs}"))
+    if "images_per_second" in series:
+        facts.append(("Throughput", f"{charts.number(series['images_per_second'].values[-1])} images/s"))
+        spent = _seconds(series["images_per_second"], config.run.batch_size)
+        facts.append(("Trained for", _duration(spent)))
+        if 0.0 < done < 1.0:
+            facts.append(("Left, about", _duration(spent * (1.0 - done) / done)))
+    if "learning_rate" in series:
+        facts.append(("Learning rate", charts.number(series["learning_rate"].values[-1])))
+    return facts
+
+
+def _seconds(throughput: charts.Series, batch_size: int) -> float:
+    """The time that the steps took, at the throughput that was measured for them."""
+    steps = np.diff([0, *throughput.steps])
+    return float(np.sum(steps * batch_size / np.maximum(throughput.values, 1e-9)))
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min"
+
+
+def _settings(config: Config) -> dict[str, list[tuple[str, Any, bool]]]:
+    """(flag, value, whether it is the default) of each setting, by section."""
+    values, defaults = config.flat(), Config().flat()
+    sections: dict[str, list[tuple[str, Any, bool]]] = {}
+    for section, name, _ in all_settings():
+        row = (flag(name), values[name], values[name] == defaults[name])
+        sections.setdefault(section, []).append(row)
+    return sections

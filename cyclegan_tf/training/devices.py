@@ -1,0 +1,83 @@
+"""Which devices a run trains on, and in which precision."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import tensorflow as tf
+
+from cyclegan_tf.config import RunConfig
+from cyclegan_tf.errors import UserError
+
+_BFLOAT16_CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
+_BFLOAT16_GPU_CAPABILITY = (8, 0)  # Ampere
+
+
+def make_strategy(config: RunConfig) -> tf.distribute.MirroredStrategy:
+    """A MirroredStrategy over every GPU, over the CPU, or over ``replicas`` devices.
+
+    More replicas than GPUs become virtual CPU devices, for trying out what many devices do.
+
+    Raises:
+        UserError: if virtual devices are asked for after TensorFlow has started, or the batch cannot
+            be shared out evenly.
+    """
+    gpus = tf.config.list_physical_devices("GPU")
+    count = config.replicas or max(1, len(gpus))
+    if config.batch_size % count:
+        raise UserError(f"--batch-size {config.batch_size}: must be divisible by the {count} replicas")
+    if gpus and count <= len(gpus):
+        return tf.distribute.MirroredStrategy([f"/gpu:{i}" for i in range(count)])
+    _split_cpu(count)
+    return tf.distribute.MirroredStrategy([f"/cpu:{i}" for i in range(count)])
+
+
+def _split_cpu(count: int) -> None:
+    """Makes ``count`` virtual devices of the CPU, unless there are as many already."""
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    wanted = [tf.config.LogicalDeviceConfiguration()] * count
+    present = tf.config.get_logical_device_configuration(cpu)
+    if count == 1 or (present and len(present) >= count):
+        return
+    try:
+        tf.config.set_logical_device_configuration(cpu, wanted)
+    except RuntimeError:
+        raise UserError(
+            f"--replicas {count}: TensorFlow has started already; start a new process"
+        ) from None
+
+
+def resolve_precision(precision: str) -> tuple[str, str]:
+    """The precision to compute in and why.
+
+    Args:
+        precision: "auto", "float32" or "bfloat16".
+
+    Returns:
+        "float32" or "bfloat16", and the reason in a few words.
+    """
+    if precision != "auto":
+        return precision, "as asked"
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        capabilities = [_compute_capability(gpu) for gpu in gpus]
+        lowest = ".".join(str(part) for part in min(capabilities))
+        native = min(capabilities) >= _BFLOAT16_GPU_CAPABILITY
+        return ("bfloat16" if native else "float32"), f"GPU of compute capability {lowest}"
+    found = sorted(_BFLOAT16_CPU_FLAGS & _cpu_flags())
+    if found:
+        return "bfloat16", f"this CPU has {', '.join(found)}"
+    return "float32", "this CPU has no bfloat16 instructions"
+
+
+def _compute_capability(gpu: tf.config.PhysicalDevice) -> tuple[int, int]:
+    return tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0))
+
+
+def _cpu_flags() -> set[str]:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:  # not Linux
+        return set()
+    lines = [line for line in text.splitlines() if line.startswith("flags")]
+    return set(lines[0].split()) if lines else set()

@@ -1,0 +1,175 @@
+"""The training loop: takes a run from its newest checkpoint to its last step."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import tensorflow as tf
+
+from cyclegan_tf.config import Config
+from cyclegan_tf.data.pipeline import Shards, training_pairs
+from cyclegan_tf.reporting.metrics import MetricsLog
+from cyclegan_tf.reporting.progress import Progress
+from cyclegan_tf.reporting.report import write_report
+from cyclegan_tf.training.checkpoints import Checkpoints
+from cyclegan_tf.training.sampler import Sampler
+from cyclegan_tf.training.schedule import learning_rate, steps_per_epoch, total_steps
+from cyclegan_tf.training.state import TrainingState
+from cyclegan_tf.training.step import TrainingStep
+
+_SECONDS_PER_CALL = 1.0  # so that Ctrl-C never waits long, and the progress bar moves
+
+
+class Training:
+    """A run in progress, made new or restored from its newest checkpoint.
+
+    Args:
+        config: the settings.
+        run_dir: where everything is written; it exists.
+        shards: the data set.
+        strategy: the devices.
+        precision: "float32" or "bfloat16".
+
+    Raises:
+        UserError: if the newest checkpoint does not fit the settings.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        run_dir: Path,
+        shards: Shards,
+        strategy: tf.distribute.Strategy,
+        precision: str,
+    ) -> None:
+        self.config, self.run_dir = config, run_dir
+        self.shards, self.strategy = shards, strategy
+        pairs = shards.pairs_per_epoch()
+        self.steps_per_epoch = steps_per_epoch(config, pairs)
+        self.total = total_steps(config, pairs)
+        self.state = TrainingState(config, strategy, precision)
+        self.step = TrainingStep(config, self.state, strategy, self.total)
+        self.checkpoints = Checkpoints(self.state, run_dir, config.run.keep_checkpoints)
+        self.checkpoints.restore_latest()
+        self.interrupted = False  # by Ctrl-C, when ``run`` comes back early
+        self.sampler = Sampler(shards, self.state.shown_generators(), config.data.image_size)
+
+    def finished(self) -> bool:
+        """Whether every step has been taken."""
+        return self.state.steps_done() >= self.total
+
+    def run(self) -> bool:
+        """Trains to the last step, or until SIGINT or SIGTERM; True if it came to the last step."""
+        done = self.state.steps_done()
+        bar = Progress(self.total, done, self.steps_per_epoch, self.config.run.batch_size)
+        with stop_signals() as received, MetricsLog(self.run_dir, done) as log, bar:
+            if done == 0:
+                self.sampler.save(self.run_dir, 0, log)
+            means = Means()
+            for steps, seconds, losses in self._calls(received):
+                means.add(steps, seconds, losses)
+                bar.update(steps, losses)
+                self._write_what_is_due(log, means)
+            self.checkpoints.save()
+            self.interrupted = signal.SIGINT in received
+        write_report(self.run_dir)
+        return self.finished()
+
+    def _calls(self, received: list[int]) -> Iterator[tuple[int, float, dict[str, float]]]:
+        """Calls the step for about a second at a time: (steps, seconds, mean losses) of each call.
+
+        A call ends wherever something is due. How steps are grouped into calls changes no weight.
+        """
+        pairs, group = self._pairs(), 1
+        traced = False
+        while not self.finished() and not received:
+            steps = min(group, self._steps_until_due())
+            start = time.monotonic()
+            losses = self.step.run(pairs, tf.constant(steps))
+            losses = {name: float(value) for name, value in losses.items()}
+            seconds = time.monotonic() - start
+            if traced:
+                fitting = int(_SECONDS_PER_CALL * steps / seconds)
+                group = max(1, min(self.config.run.steps_per_call, fitting))
+            traced = True  # The first call's time is mostly tracing, and says nothing of the next.
+            yield steps, seconds, losses
+
+    def _steps_until_due(self) -> int:
+        run, done = self.config.run, self.state.steps_done()
+        dues = (run.log_every, run.sample_every, run.checkpoint_every)
+        return min(self.total - done, *(due - done % due for due in dues))
+
+    def _pairs(self) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+        dataset = training_pairs(
+            self.shards,
+            self.config.data,
+            batch_size=self.config.run.batch_size,
+            seed=self.config.run.seed,
+            start_step=self.state.steps_done(),
+        )
+        return iter(self.strategy.experimental_distribute_dataset(dataset))
+
+    def _write_what_is_due(self, log: MetricsLog, means: Means) -> None:
+        run, done = self.config.run, self.state.steps_done()
+        if done % run.log_every == 0 or done == self.total:
+            log.write(done, {**means.take(), **self._pace(done, means)})
+        if done % run.sample_every == 0 or done == self.total:
+            self.sampler.save(self.run_dir, done, log)
+            write_report(self.run_dir)
+        if done % run.checkpoint_every == 0:
+            self.checkpoints.save()
+
+    def _pace(self, done: int, means: Means) -> dict[str, float]:
+        rate = learning_rate(self.config, tf.constant(done, tf.int64), self.total)
+        return {
+            "learning_rate": float(rate),
+            "images_per_second": means.steps_per_second * self.config.run.batch_size,
+            "epoch": done / self.steps_per_epoch,
+        }
+
+
+class Means:
+    """Means of the losses over the steps since the last ``take``."""
+
+    def __init__(self) -> None:
+        self.steps_per_second = 0.0
+        self._clear()
+
+    def _clear(self) -> None:
+        self._steps, self._seconds, self._sums = 0, 0.0, {}
+
+    def add(self, steps: int, seconds: float, losses: dict[str, float]) -> None:
+        """Takes in the mean losses of one call of so many steps."""
+        self._steps += steps
+        self._seconds += seconds
+        for name, value in losses.items():
+            self._sums[name] = self._sums.get(name, 0.0) + steps * value
+
+    def take(self) -> dict[str, float]:
+        """The means since the last take; afterwards ``steps_per_second`` is that of these steps."""
+        means = {name: total / self._steps for name, total in self._sums.items()}
+        self.steps_per_second = self._steps / self._seconds
+        self._clear()
+        return means
+
+
+@contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """Inside, the first SIGINT or SIGTERM is only noted, in the list; a second SIGINT leaves at once."""
+    received: list[int] = []
+
+    def note(number: int, _frame: object) -> None:
+        if received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,62 @@
+"""The terms of the objective (Zhu et al. 2017, section 3). Every loss is a float32 scalar, a mean."""
+
+from __future__ import annotations
+
+from typing import Callable
+
+import tensorflow as tf
+
+Logits = tf.Tensor  # float32 [batch, h, w, channels], one number per patch.
+
+
+def generator_loss(kind: str, fake: Logits) -> tf.Tensor:
+    """What the generator pays for ``fake``, the discriminator's decision on its pictures.
+
+    Args:
+        kind: "least_squares" (Mao et al. 2017), "vanilla" (Goodfellow et al. 2014, non-saturating),
+            "hinge" (Lim and Ye 2017) or "wasserstein" (Arjovsky et al. 2017).
+        fake: the decision map.
+    """
+    if kind == "least_squares":
+        return tf.reduce_mean(tf.square(fake - 1.0))
+    if kind == "vanilla":
+        return tf.reduce_mean(tf.nn.softplus(-fake))
+    return -tf.reduce_mean(fake)
+
+
+def discriminator_loss(kind: str, real: Logits, fake: Logits) -> tf.Tensor:
+    """What the discriminator pays for its decisions; not halved. Kinds as in ``generator_loss``."""
+    if kind == "least_squares":
+        return tf.reduce_mean(tf.square(real - 1.0)) + tf.reduce_mean(tf.square(fake))
+    if kind == "vanilla":
+        return tf.reduce_mean(tf.nn.softplus(-real)) + tf.reduce_mean(tf.nn.softplus(fake))
+    if kind == "hinge":
+        return tf.reduce_mean(tf.nn.relu(1.0 - real)) + tf.reduce_mean(tf.nn.relu(1.0 + fake))
+    return tf.reduce_mean(fake) - tf.reduce_mean(real)
+
+
+def absolute_difference(images: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+    """Mean absolute difference: the cycle consistency and the identity loss (3.2 and 5.2)."""
+    return tf.reduce_mean(tf.abs(images - targets))
+
+
+def gradient_penalty(
+    discriminator: Callable[[tf.Tensor], Logits], real: tf.Tensor, fake: tf.Tensor, seed: tf.Tensor
+) -> tf.Tensor:
+    """Squared distance from 1 of the gradient's norm at uniform interpolates (Gulrajani et al. 2017).
+
+    Args:
+        discriminator: images to decision map; its decisions are averaged per picture.
+        real: float32 [batch, h, w, 3].
+        fake: float32 [batch, h, w, 3], as many as real ones.
+        seed: int64 [2]; the interpolation weights, one per picture, are a function of it.
+    """
+    weight = tf.random.stateless_uniform([real.shape[0], 1, 1, 1], seed)
+    between = real + weight * (fake - real)
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(between)
+        decision = tf.reduce_mean(discriminator(between), axis=[1, 2, 3])
+    slope = tape.gradient(decision, between)
+    # The small term keeps the square root's own gradient finite where the slope is exactly zero.
+    norm = tf.sqrt(tf.reduce_sum(tf.square(slope), axis=[1, 2, 3]) + 1e-12)
+    return tf.reduce_mean(tf.square(norm - 1.0))

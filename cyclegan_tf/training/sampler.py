@@ -1,0 +1,51 @@
+"""Sample pictures of a run: the same test pictures every time, so that progress can be seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from cyclegan_tf.data.pipeline import Shards, test_images, to_pixels
+from cyclegan_tf.models.networks import Generators
+from cyclegan_tf.reporting.metrics import MetricsLog
+from cyclegan_tf.reporting.samples import Samples, grid, save_samples
+
+PICTURES = 6
+
+
+class Sampler:
+    """Translates the first few test pictures of both domains there and back.
+
+    Args:
+        shards: the data set; without a test split, training pictures are shown.
+        generators: what translates; their weights change between calls.
+        image_size: side of the pictures.
+    """
+
+    def __init__(self, shards: Shards, generators: Generators, image_size: int) -> None:
+        self.generators = generators
+        self.real_a = fixed_pictures(shards, "A", image_size)
+        self.real_b = fixed_pictures(shards, "B", image_size)
+
+    def save(self, run_dir: Path, step: int, log: MetricsLog) -> None:
+        """Writes the pictures of ``step`` to run_dir/samples and to TensorBoard."""
+        pictures = self._translate(tf.constant(self.real_a), tf.constant(self.real_b))
+        samples = Samples(*(to_pixels(batch).numpy() for batch in pictures))
+        save_samples(run_dir, step, samples)
+        for direction in ("ab", "ba"):
+            log.images(step, f"samples/{direction}", grid(samples, direction))
+
+    @tf.function(reduce_retracing=True)
+    def _translate(self, real_a: tf.Tensor, real_b: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        ab, ba = self.generators
+        fake_b, fake_a = ab(real_a, training=False), ba(real_b, training=False)
+        return real_a, fake_b, ba(fake_b, training=False), real_b, fake_a, ab(fake_a, training=False)
+
+
+def fixed_pictures(shards: Shards, domain: str, image_size: int, limit: int = PICTURES) -> np.ndarray:
+    """The first pictures of a domain's test split, or training split: float32 [n, size, size, 3]."""
+    split = f"test{domain}" if shards.manifest.count(f"test{domain}") else f"train{domain}"
+    pictures = test_images(shards, split, image_size, limit).map(lambda image, _name: image)
+    return np.stack(list(pictures.as_numpy_iterator()))

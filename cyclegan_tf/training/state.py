@@ -1,0 +1,63 @@
+"""Everything that a training changes: what a checkpoint holds."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from cyclegan_tf.config import Config
+from cyclegan_tf.models.layers import precision_scope, trainable_variables
+from cyclegan_tf.models.networks import Generators, build_generators, build_networks
+from cyclegan_tf.training.history import ImageHistory
+from cyclegan_tf.training.optimizer import Adam
+
+
+class TrainingState(tf.Module):
+    """Networks, averages, optimizers, history buffers and the step counter.
+
+    Args:
+        config: the settings.
+        strategy: where it all lives.
+        precision: "float32" or "bfloat16"; every variable is float32 either way.
+    """
+
+    def __init__(self, config: Config, strategy: tf.distribute.Strategy, precision: str) -> None:
+        super().__init__(name="training_state")
+        size = config.data.image_size
+        with strategy.scope(), precision_scope(precision):
+            self.networks = build_networks(config, size)
+            self.generators = Generators(*self.networks[:2])
+            self.averages = build_generators(config, size) if config.run.average else None
+            self.generator_optimizer = Adam(config.optimizer, self.generator_variables())
+            self.discriminator_optimizer = Adam(config.optimizer, self.discriminator_variables())
+            self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
+        # Not in the strategy's scope: each replica has its own pictures, so nothing is mirrored.
+        self.histories_a = self._histories(config, strategy, "history_a")
+        self.histories_b = self._histories(config, strategy, "history_b")
+
+    @staticmethod
+    def _histories(config: Config, strategy: tf.distribute.Strategy, name: str) -> list[ImageHistory]:
+        histories = []
+        for device in strategy.extended.worker_devices:
+            with tf.device(device):
+                histories.append(ImageHistory(config.history, config.data.image_size, name=name))
+        return histories
+
+    def steps_done(self) -> int:
+        """Optimizer steps taken so far."""
+        return int(self.step.read_value())
+
+    def generator_variables(self) -> list[tf.Variable]:
+        """The trained weights of both generators, A to B first."""
+        return [weight for model in self.networks[:2] for weight in trainable_variables(model)]
+
+    def discriminator_variables(self) -> list[tf.Variable]:
+        """The trained weights of both discriminators, A's first."""
+        return [weight for model in self.networks[2:] for weight in trainable_variables(model)]
+
+    def average_variables(self) -> list[tf.Variable]:
+        """The averages of ``generator_variables``, in the same order; empty without averaging."""
+        return [weight for model in self.averages or () for weight in trainable_variables(model)]
+
+    def shown_generators(self) -> Generators:
+        """The generators to look at and to export: the averages where there are any."""
+        return self.averages or self.generators

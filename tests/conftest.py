@@ -1,0 +1,78 @@
+"""Shared by all tests: quiet TensorFlow, two virtual CPUs, and networks as small as they get."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cyclegan_tf.presets import PRESETS, make_config
+
+tf.get_logger().setLevel("ERROR")
+
+# Two virtual CPUs for the tests with two replicas; possible only before TensorFlow's first operation.
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
+
+TINY = {
+    "image_size": 16,
+    "generator_filters": 2,
+    "generator_blocks": 2,
+    "discriminator_filters": 2,
+    "discriminator_strided": 2,
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_config():
+    """A function: the preset's config at 16 pixels with 2-channel networks, some settings changed."""
+
+    def make(preset: str = "paper", **overrides):
+        return make_config(preset, **{**TINY, **overrides})
+
+    return make
+
+
+@pytest.fixture(params=list(PRESETS))
+def preset(request) -> str:
+    """Every preset in turn."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def pictures():
+    """A function: float32 [count, size, size, 3] in [-1, 1], the same for the same seed."""
+
+    def draw(count: int = 1, size: int = 16, seed: int = 0) -> np.ndarray:
+        drawn = np.random.default_rng(seed).uniform(-1, 1, (count, size, size, 3))
+        return drawn.astype(np.float32)
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def mirrored():
+    """A function: the MirroredStrategy over so many virtual CPUs."""
+
+    def make(replicas: int = 1) -> tf.distribute.Strategy:
+        return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def pairs():
+    """A function: an endless distributed iterator over batches of (A, B)."""
+
+    def iterate(strategy, config, a: np.ndarray, b: np.ndarray):
+        data = tf.data.Dataset.from_tensor_slices((a, b)).repeat()
+        data = data.batch(config.run.batch_size, drop_remainder=True)
+        return iter(strategy.experimental_distribute_dataset(data))
+
+    return iterate

@@ -1,0 +1,154 @@
+"""Each preset says what DESIGN.md's table of recipes says."""
+
+from __future__ import annotations
+
+import pytest
+
+from cyclegan_tf.errors import UserError
+from cyclegan_tf.presets import PRESETS, SUMMARIES, make_config
+
+PAPER = {
+    "image_size": 256,
+    "generator_filters": 64,
+    "generator_padding": "reflect",
+    "generator_affine": False,
+    "generator_block": "add",
+    "generator_upsampling": "transpose",
+    "generator_squeeze_excite": False,
+    "generator_dropout": 0.0,
+    "generator_separable": False,
+    "discriminator_filters": 64,
+    "discriminator_kernel": 4,
+    "discriminator_strided": 3,
+    "discriminator_padding": "one",
+    "discriminator_channels": 1,
+    "discriminator_affine": False,
+    "gan_loss": "least_squares",
+    "lambda_cycle": 10.0,
+    "lambda_identity": 5.0,
+    "gradient_penalty": 0.0,
+    "discriminator_weight": 0.5,
+    "history_kind": "swap",
+    "history_size": 50,
+    "learning_rate": 2e-4,
+    "beta_1": 0.5,
+    "beta_2": 0.999,
+    "decay_start": 0.5,
+    "epochs": 200,
+    "batch_size": 1,
+    "average": 0.0,
+}
+ANIME_SCENE = {
+    **PAPER,
+    "image_size": 128,
+    "generator_filters": 32,
+    "generator_blocks": 6,
+    "discriminator_filters": 32,
+    "epochs": 80,
+}
+SELFIE2ANIME_V1 = {
+    "image_size": 256,
+    "generator_filters": 64,
+    "generator_blocks": 8,
+    "generator_block": "concatenate",
+    "generator_upsampling": "shuffle",
+    "discriminator_filters": 64,
+    "discriminator_kernel": 2,
+    "discriminator_strided": 4,
+    "discriminator_channels": 1,
+    "gan_loss": "least_squares",
+    "lambda_cycle": 5.0,
+    "lambda_identity": 10.0,
+    "gradient_penalty": 0.0,
+    "history_kind": "contiguous",
+    "history_size": 25,
+    "history_every": 3,
+    "batch_size": 5,
+    "learning_rate": 2e-4,
+}
+SELFIE2ANIME_V2 = {
+    **SELFIE2ANIME_V1,
+    "generator_blocks": 9,
+    "lambda_cycle": 10.0,
+    "lambda_identity": 5.0,
+    "gradient_penalty": 10.0,
+    "history_kind": "uniform",
+}
+RECIPES = {
+    "paper": PAPER,
+    "anime-scene": ANIME_SCENE,
+    "anime-character": {
+        **ANIME_SCENE,
+        "generator_squeeze_excite": True,
+        "discriminator_filters": 64,
+        "epochs": 200,
+    },
+    "selfie2anime-v1": SELFIE2ANIME_V1,
+    "selfie2anime-v2": SELFIE2ANIME_V2,
+    "selfie2anime-v3": {**SELFIE2ANIME_V2, "gradient_penalty": 0.0, "epochs": 75},
+    "face2anime": {
+        "image_size": 256,
+        "generator_filters": 64,
+        "generator_blocks": 6,
+        "generator_block": "add",
+        "discriminator_filters": 64,
+        "discriminator_kernel": 4,
+        "discriminator_channels": 3,
+        "gan_loss": "least_squares",
+        "lambda_cycle": 10.0,
+        "lambda_identity": 0.0,
+        "history_size": 20,
+        "learning_rate": 2e-4,
+        "epochs": 50,
+        "batch_size": 1,
+    },
+}
+
+
+@pytest.mark.parametrize("name", list(RECIPES))
+def test_a_preset_is_its_recipe(name):
+    flat = make_config(name).flat()
+    assert {key: flat[key] for key in RECIPES[name]} == RECIPES[name]
+
+
+def test_face2anime_has_dropout():
+    assert 0.0 < make_config("face2anime").generator.dropout < 1.0
+
+
+def test_paper_has_nine_blocks_and_six_for_small_pictures():
+    assert make_config("paper").generator_blocks() == 9
+    assert make_config("paper", image_size=128).generator_blocks() == 6
+
+
+def test_our_presets_are_there():
+    assert {*RECIPES, "demo", "fast", "mobile"} == set(PRESETS)
+
+
+def test_mobile_is_the_lightest_of_the_256_pixel_presets():
+    mobile, paper = make_config("mobile"), make_config("paper")
+    assert mobile.generator.separable
+    assert mobile.generator.filters < paper.generator.filters
+
+
+def test_a_preset_has_a_summary_and_knows_its_name(preset):
+    assert make_config(preset).preset == preset
+    assert len(SUMMARIES[preset]) > 8
+    assert set(SUMMARIES) == set(PRESETS)
+
+
+def test_an_override_wins_over_the_preset():
+    assert make_config("anime-scene", epochs=3).run.epochs == 3
+
+
+def test_an_unknown_preset_is_one_line_with_the_right_ones():
+    with pytest.raises(UserError) as caught:
+        make_config("papyrus")
+    message = str(caught.value)
+    assert message.startswith("--preset papyrus: must be one of")
+    assert "\n" not in message
+    assert all(name in message for name in PRESETS)
+
+
+def test_an_unknown_setting_is_refused():
+    with pytest.raises(UserError, match="--lambda-cycel: no such setting"):
+        make_config("paper", lambda_cycel=1.0)

@@ -1,0 +1,84 @@
+"""The commands as the user runs them, in processes of their own: few, as each loads TensorFlow."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.tfrecords_tools.helpers import content, fill
+from tfrecords_tools.build import build, main
+
+ROOT = Path(__file__).parents[2]
+
+
+def command(module: str, *arguments: object) -> list[str]:
+    return [sys.executable, "-m", f"tfrecords_tools.{module}", *map(str, arguments)]
+
+
+def run(module: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(module, *arguments), cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+
+def test_help_and_imports_do_without_tensorflow():
+    code = """
+import sys
+from tfrecords_tools import build, journal, images, manifest, schema, sources, verify
+for main in (build.main, verify.main):
+    try:
+        main(["--help"])
+    except SystemExit as exit:
+        assert exit.code == 0
+assert "tensorflow" not in sys.modules and "tensorflow_datasets" not in sys.modules
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "--max-side PX" in done.stdout and "DIR" in done.stdout
+
+
+def test_a_mistake_is_one_line(tmp_path):
+    done = run("build", "--input", tmp_path / "missing", "--output", tmp_path / "out")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: --input {tmp_path / 'missing'}: does not exist")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_kill_9_and_go_on(tmp_path):
+    root = fill(tmp_path / "x", {"trainA": 20, "trainB": 20, "testA": 1, "testB": 1})
+    for path in list((root / "trainA").iterdir()):  # many files, to have the time to kill it
+        for number in range(20):
+            shutil.copy(path, path.with_name(f"{number} {path.name}"))
+    arguments = ("--input", root, "--output", tmp_path / "out", "--shards", 60, "--workers", 2)
+
+    process = subprocess.Popen(command("build", *arguments), cwd=ROOT, stderr=subprocess.DEVNULL)
+    state = tmp_path / "out" / "build_state.jsonl"
+    while process.poll() is None and len(recorded(state)) < 3:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    done = {path.name: path.stat().st_mtime_ns for path in state.parent.glob("*.tfrecord")}
+    kept = recorded(state)
+    assert 3 <= len(kept) < 60 and kept <= set(done)
+    assert not (state.parent / "manifest.json").exists()
+
+    assert main([str(argument) for argument in arguments]) == 0
+    for name in kept:
+        assert (state.parent / name).stat().st_mtime_ns == done[name]
+    build(str(root), tmp_path / "at once", shards=60, quiet=True)
+    assert content(state.parent) == content(tmp_path / "at once")
+
+
+def recorded(state: Path) -> set[str]:
+    """The shards that build_state.jsonl names; its last line may not be whole."""
+    text = state.read_text() if state.exists() else ""
+    lines = text[: text.rfind("\n") + 1].splitlines()[1:]
+    return {json.loads(line)["shard"]["file"] for line in lines}

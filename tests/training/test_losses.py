@@ -1,0 +1,163 @@
+"""Every loss against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cyclegan_tf.models.discriminator import build_discriminator
+from cyclegan_tf.models.layers import trainable_variables
+from cyclegan_tf.training.losses import (
+    absolute_difference,
+    discriminator_loss,
+    generator_loss,
+    gradient_penalty,
+)
+
+SEED = tf.constant([1, 2], tf.int64)
+
+
+def softplus(number: float) -> float:
+    return math.log1p(math.exp(number))
+
+
+def logits(*numbers: float) -> tf.Tensor:
+    """A decision map [1, 1, count, 1]."""
+    return tf.reshape(tf.constant(numbers, tf.float32), [1, 1, -1, 1])
+
+
+@pytest.mark.parametrize(
+    ("kind", "loss"),
+    [
+        ("least_squares", ((3 - 1) ** 2 + (-1 - 1) ** 2) / 2),
+        ("vanilla", (softplus(-3) + softplus(1)) / 2),
+        ("hinge", -(3 - 1) / 2),
+        ("wasserstein", -(3 - 1) / 2),
+    ],
+)
+def test_generator_loss(kind, loss):
+    found = generator_loss(kind, logits(3.0, -1.0))
+    assert found.dtype == tf.float32
+    assert float(found) == pytest.approx(loss)
+
+
+@pytest.mark.parametrize(
+    ("kind", "loss"),
+    [
+        ("least_squares", ((2 - 1) ** 2 + (0.5 - 1) ** 2) / 2 + (3**2 + (-1) ** 2) / 2),
+        ("vanilla", (softplus(-2) + softplus(-0.5)) / 2 + (softplus(3) + softplus(-1)) / 2),
+        ("hinge", (0 + 0.5) / 2 + (4 + 0) / 2),
+        ("wasserstein", (3 - 1) / 2 - (2 + 0.5) / 2),
+    ],
+)
+def test_discriminator_loss(kind, loss):
+    found = discriminator_loss(kind, logits(2.0, 0.5), logits(3.0, -1.0))
+    assert found.dtype == tf.float32
+    assert float(found) == pytest.approx(loss)
+
+
+def test_vanilla_loss_stays_finite_far_out():
+    assert float(generator_loss("vanilla", logits(-1e4))) == pytest.approx(1e4)
+    assert float(discriminator_loss("vanilla", logits(-1e4), logits(1e4))) == pytest.approx(2e4)
+
+
+def test_absolute_difference_is_a_mean_over_everything():
+    images, targets = np.zeros([2, 1, 2, 3], np.float32), np.zeros([2, 1, 2, 3], np.float32)
+    images[1, 0, 1] = [1.0, -2.0, 3.0]
+    assert float(absolute_difference(images, targets)) == pytest.approx(6 / 12)
+    assert float(absolute_difference(images, images)) == 0
+
+
+@pytest.mark.parametrize("slope", [0.25, 1.0, 2.0])
+def test_gradient_penalty_of_a_plane(slope, pictures):
+    """decision = slope × (the mean of all numbers) × √n has a gradient of this norm everywhere."""
+    scale = slope * math.sqrt(4 * 4 * 3)
+
+    def plane(images):
+        return scale * tf.reduce_mean(images, axis=[1, 2, 3], keepdims=True)
+
+    penalty = gradient_penalty(plane, pictures(3, 4), pictures(3, 4, seed=1), SEED)
+    assert float(penalty) == pytest.approx((slope - 1) ** 2, abs=1e-5)
+
+
+def test_gradient_penalty_is_the_mean_over_pictures_of_averaged_decisions():
+    """Two decisions of slopes 1 and 5 on the first number make one of 3; the second picture has 0."""
+
+    def decide(images):
+        first = images[:, :1, :1, :1] * tf.reshape([1.0, 0.0], [2, 1, 1, 1])
+        return tf.concat([first, 5.0 * first], axis=2)
+
+    images = tf.zeros([2, 4, 4, 3])
+    penalty = gradient_penalty(decide, images, images, SEED)
+    assert float(penalty) == pytest.approx(((3 - 1) ** 2 + (0 - 1) ** 2) / 2, rel=1e-5)
+
+
+def interpolates(real, fake, seed) -> np.ndarray:
+    """The pictures at which the penalty looks at the discriminator."""
+    seen = []
+
+    def spy(images):
+        seen.append(images.numpy())
+        return images
+
+    gradient_penalty(spy, tf.constant(real), tf.constant(fake), seed)
+    assert len(seen) == 1
+    return seen[0]
+
+
+def test_gradient_penalty_looks_at_uniform_interpolates_one_weight_per_picture(pictures):
+    count = 2000
+    real, fake = pictures(count, 2), pictures(count, 2, seed=1)
+    between = interpolates(real, fake, SEED)
+    weights = ((between - real) / (fake - real)).reshape(count, -1)
+    weight = np.median(weights, axis=1)
+    np.testing.assert_allclose(real + weight[:, None, None, None] * (fake - real), between, atol=1e-5)
+    assert weight.min() >= 0 and weight.max() <= 1
+    shares, _ = np.histogram(weight, bins=10, range=(0, 1))
+    assert np.abs(shares / count - 0.1).max() < 0.03
+
+
+def test_gradient_penalty_is_a_function_of_its_seed(pictures):
+    real, fake = pictures(4), pictures(4, seed=1)
+    first, again = (interpolates(real, fake, SEED) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    assert (first != interpolates(real, fake, SEED + 1)).any()
+
+
+def test_gradient_penalty_has_a_finite_gradient_where_the_slope_is_zero(pictures):
+    weight = tf.Variable(0.0)
+    with tf.GradientTape() as tape:
+        penalty = gradient_penalty(lambda images: weight * images, pictures(2), pictures(2), SEED)
+    assert float(penalty) == pytest.approx(1.0, abs=1e-4)
+    assert math.isfinite(float(tape.gradient(penalty, weight)))
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_gradient_penaltys_gradient_is_the_slope_of_the_penalty(affine, tiny_config, pictures):
+    """Through the layers of a real discriminator, against finite differences."""
+    config = tiny_config("selfie2anime-v2", discriminator_affine=affine)
+    discriminator = build_discriminator(config, image_size=16)
+    discriminator.set_weights([20 * weight for weight in discriminator.get_weights()])
+    variables = trainable_variables(discriminator)
+    real, fake = pictures(2), pictures(2, seed=1)
+
+    def penalty():
+        judge = lambda images: discriminator(images, training=False)  # noqa: E731
+        return gradient_penalty(judge, real, fake, SEED)
+
+    with tf.GradientTape() as tape:
+        value = penalty()
+    gradients = tape.gradient(value, variables, unconnected_gradients="zero")
+    length = tf.linalg.global_norm(gradients)
+    assert float(length) > 0.1
+
+    def moved(by: float) -> float:
+        for variable, gradient in zip(variables, gradients):
+            variable.assign_add(by * gradient / length)
+        return float(penalty())
+
+    up, down = moved(1e-3), moved(-2e-3)
+    assert (up - down) / 2e-3 == pytest.approx(float(length), rel=0.02)

@@ -1,0 +1,1 @@
+"""Packs images into TFRecord shards and checks them: ``build`` and ``verify`` are the commands."""

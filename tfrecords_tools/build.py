@@ -1,0 +1,486 @@
+"""Packs images into TFRecord shards: ``python -m tfrecords_tools.build --input X --output DIR``.
+
+The same input always gives the same bytes. A build that was interrupted, even by kill -9, goes on
+where it stopped when the same command is given again; a finished one is left as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import os
+import sys
+import threading
+import warnings
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Callable
+
+from cyclegan_tf.errors import UserError, fail, run_command
+from tfrecords_tools import journal, manifest
+from tfrecords_tools.images import BadImage, Picture, prepare
+from tfrecords_tools.journal import Journal, LeftOut, PackedShard, Report
+from tfrecords_tools.manifest import Manifest, Shard
+from tfrecords_tools.schema import SPLITS, domain_of, encode_example
+from tfrecords_tools.sources import Item, Source, open_source
+
+# Large enough to be read at full speed, small enough that a large split has many to read at once.
+SHARD_BYTES = 100_000_000
+# Small splits, too, get a few shards, so that several readers have something to do.
+MIN_SHARDS = 8
+MAX_SHARDS = 10_000
+MIN_SIDE = 16
+
+
+def build(
+    source: str,
+    output: Path,
+    *,
+    shards: int | None = None,
+    max_side: int | None = None,
+    workers: int | None = None,
+    strict: bool = False,
+    quiet: bool = False,
+    flag: str = "--input",
+) -> Manifest:
+    """Packs ``source`` into TFRecord shards in the folder ``output``.
+
+    Does nothing if they are already there, and goes on if an earlier build was interrupted. Builds
+    of the same folder wait for each other.
+
+    Args:
+        source: A folder with trainA and trainB, "tfds:cycle_gan/NAME" or "demo".
+        output: A folder that is new, empty, or was written by this function.
+        shards: Number of shards of a split, 1 to 10,000, though never more than it has images; by
+            default one for about every 100 MB, and at least 8.
+        max_side: Shrink images whose longer side has more than this many pixels, 16 or more.
+        workers: Number of threads (of processes, to draw the demo); by default one for each CPU.
+        strict: Whether a bad image is an error, rather than left out and reported.
+        quiet: Whether to print nothing.
+        flag: The flag that ``source`` was given with, for messages.
+
+    Returns:
+        The manifest, as saved in ``output``.
+
+    Raises:
+        UserError: For what the caller can mend. Nothing is left behind, except when writing fails:
+            then the same call goes on from there.
+    """
+    _check_number("--shards", shards, 1, MAX_SHARDS)
+    _check_number("--max-side", max_side, MIN_SIDE, 1_000_000)
+    _check_number("--workers", workers, 1, 1_000)
+    workers = workers or os.cpu_count() or 1
+    opened = open_source(source, flag=flag, workers=workers, quiet=quiet)
+    output = Path(output)
+    _refuse_inside_source(output, source)
+    with _claimed(output, quiet):
+        _refuse_foreign(output)
+        wanted = Manifest(
+            version=manifest.VERSION,
+            source=opened.name,
+            fingerprint=opened.fingerprint(),
+            paired=opened.paired,
+            shards=shards,
+            max_side=max_side,
+            splits={},
+        )
+        finished = _finished(output, wanted)
+        if finished is None:
+            job = _Build(opened, output, wanted, workers, strict, quiet, f"{flag} {source}")
+            built, report, did = *job.run(), "packed"
+        else:
+            built, report, did = *finished, "already complete:"
+        if strict:
+            _refuse_left_out(report)
+        if not quiet:
+            print(_summary(output, built, report, did))
+        return built
+
+
+def fingerprint(source: str, *, flag: str = "--input") -> str:
+    """Returns a hash of the content of ``source``: equal images and names give equal hashes.
+
+    Raises:
+        UserError: If there is no such source.
+    """
+    return open_source(source, flag=flag, workers=os.cpu_count() or 1).fingerprint()
+
+
+def plan_shards(items: list[Item], shards: int | None = None) -> dict[str, list[Item]]:
+    """Assigns items to shards: returns the items of each shard by its file name.
+
+    The order is that of a hash of the names, so that neighbours in the source (frames of one film,
+    pictures of one person) are spread over all shards: training shuffles a large data set only
+    within a bounded buffer. It depends on the names alone.
+    """
+    plan = {}
+    for split in SPLITS:
+        members = sorted((item for item in items if item.split == split), key=_hashed_name)
+        wanted = shards or max(MIN_SHARDS, -(-sum(item.size for item in members) // SHARD_BYTES))
+        count = min(wanted, len(members))
+        for index in range(count):
+            plan[manifest.shard_name(split, index, count)] = members[index::count]
+    return plan
+
+
+def _hashed_name(item: Item) -> bytes:
+    return hashlib.sha256(os.fsencode(item.name)).digest()
+
+
+@dataclass(frozen=True)
+class _Build:
+    """A build that has something to do."""
+
+    source: Source
+    output: Path
+    wanted: Manifest  # as it will be, but for the shards
+    workers: int
+    strict: bool
+    quiet: bool
+    input: str  # the flag and its value, for messages
+
+    def run(self) -> tuple[Manifest, Report]:
+        try:
+            with warnings.catch_warnings():
+                # Pillow warns of oddities in single files; what matters is in the report.
+                warnings.simplefilter("ignore")
+                return self._pack()
+        except UserError:
+            _remove_own_files(self.output)
+            raise
+
+    def _pack(self) -> tuple[Manifest, Report]:
+        log = Journal(self.output, _settings(self.wanted))
+        (self.output / manifest.FILE_NAME).unlink(missing_ok=True)
+        plan = plan_shards(self.source.items(), self.wanted.shards)
+        packed = {entry.shard.file: entry for entry in log.resume(plan)}
+        self._check_strict(packed.values())
+        with contextlib.closing(self._write_shards(plan, skip=set(packed))) as entries:
+            for entry in entries:
+                log.add(entry)
+                packed[entry.shard.file] = entry
+                self._check_strict([entry])
+        return self._finish([packed[file] for file in plan])
+
+    def _check_strict(self, entries: Iterable[PackedShard]) -> None:
+        if self.strict:
+            _refuse_left_out(Report.of(entries))
+
+    def _write_shards(self, plan: dict[str, list[Item]], skip: set[str]) -> Iterator[PackedShard]:
+        """Yields the shards of ``plan`` as they get done, several at a time."""
+        stop = threading.Event()
+        pool = ThreadPoolExecutor(self.workers)
+        done = sum(len(plan[file]) for file in skip)
+        total = sum(map(len, plan.values()))
+        with _progress_bar(total, done, self.quiet) as advance:
+            try:
+                futures = [
+                    pool.submit(
+                        write_shard, self.output / file, items, self.wanted.max_side, advance, stop
+                    )
+                    for file, items in plan.items()
+                    if file not in skip
+                ]
+                for future in as_completed(futures):
+                    yield future.result()
+            finally:
+                stop.set()
+                pool.shutdown(cancel_futures=True)
+
+    def _finish(self, packed: list[PackedShard]) -> tuple[Manifest, Report]:
+        report = Report.of(packed)
+        splits = {}
+        for split in SPLITS:
+            shards = [e.shard for e in packed if manifest.is_shard_name(e.shard.file, split)]
+            if any(shard.examples for shard in shards):
+                splits[split] = tuple(shards)
+            elif split.startswith("train"):
+                raise UserError(
+                    f"{self.input}: no usable image in {split} (left out:"
+                    f" {report.reasons(split)}); put images there that can be read"
+                )
+        finished = replace(self.wanted, splits=splits)
+        report.save(self.output)
+        finished.save(self.output)
+        kept = {shard.file for shards in splits.values() for shard in shards}
+        _remove_own_files(self.output, keep={*kept, manifest.FILE_NAME, journal.REPORT_NAME})
+        return finished, report
+
+
+def write_shard(
+    path: Path,
+    items: list[Item],
+    max_side: int | None = None,
+    advance: Callable[[], Any] = lambda: None,
+    stop: threading.Event | None = None,
+) -> PackedShard:
+    """Writes the usable images among ``items`` into a TFRecord file that appears when it is whole.
+
+    Args:
+        path: The file to write.
+        items: In the order in which they are stored.
+        max_side: Longest side in pixels that larger images are shrunk to.
+        advance: Called after each item.
+        stop: Gives up, with ``CancelledError``, as soon as it is set.
+    """
+    import tensorflow as tf
+
+    unfinished = manifest.temporary(path)
+    left_out: list[LeftOut] = []
+    changes: list[str] = []
+    stored = 0
+    try:
+        with tf.io.TFRecordWriter(str(unfinished)) as writer:
+            for item in items:
+                if stop is not None and stop.is_set():
+                    raise CancelledError
+                try:
+                    picture = prepare(item.read(), max_side)
+                except BadImage as error:
+                    left_out.append(LeftOut(item.origin, error.reason, error.detail))
+                else:
+                    writer.write(_example(item, picture))
+                    stored += 1
+                    changes += [picture.change] if picture.change else []
+                advance()
+        size, digest = unfinished.stat().st_size, manifest.file_sha256(unfinished)
+        unfinished.replace(path)
+    except tf.errors.OpError as error:  # how TensorFlow says that the disk is full
+        raise OSError(error.message) from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+    shard = Shard(path.name, stored, size, digest)
+    return PackedShard(shard, tuple(left_out), dict(Counter(changes)))
+
+
+def _example(item: Item, picture: Picture) -> bytes:
+    domain = domain_of(item.split)
+    return encode_example(picture.data, item.name, picture.height, picture.width, domain)
+
+
+@contextlib.contextmanager
+def _progress_bar(total: int, done: int, quiet: bool) -> Iterator[Callable[[], None]]:
+    """Yields a function that advances a progress bar on stderr by one image, from any thread."""
+    from tqdm import tqdm
+
+    lock = threading.Lock()
+    with tqdm(
+        desc="packing", total=total, initial=done, leave=False, disable=quiet, unit=" images"
+    ) as bar:
+
+        def advance() -> None:
+            with lock:
+                bar.update()
+
+        yield advance
+
+
+# --- The output folder ---------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _claimed(output: Path, quiet: bool) -> Iterator[None]:
+    """Creates ``output`` and keeps other builds out of it; takes it back if it stays empty."""
+    created = not output.exists()
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise UserError(f"--output {output}: is a file; name a folder") from None
+    except OSError as error:
+        raise UserError(
+            f"--output {output}: cannot be created ({error.strerror}); name a folder that you may"
+            " write to"
+        ) from None
+    try:
+        with _locked(output, quiet):
+            yield
+    except UserError:
+        if created:
+            with contextlib.suppress(OSError):
+                output.rmdir()
+        raise
+    except OSError as error:
+        raise UserError(
+            f"--output {output}: cannot be written ({error.strerror or error}); mend that and run"
+            " the same command to go on"
+        ) from error
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, quiet: bool) -> Iterator[None]:
+    """Waits until no other process builds in ``folder``. The lock dies with the process."""
+    try:
+        import fcntl
+    except ImportError:  # Windows has no such lock.
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not quiet:
+                print(f"waiting for another build in {folder}", file=sys.stderr)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError:
+            pass  # Some network file systems know no locks.
+        yield
+    finally:
+        os.close(handle)
+
+
+def _refuse_inside_source(output: Path, source: str) -> None:
+    place = output.resolve()
+    for split in SPLITS:
+        folder = (Path(source) / split).resolve()
+        if folder in (place, *place.parents):
+            raise UserError(
+                f"--output {output}: lies inside {split} of the input; choose a folder outside it"
+            )
+
+
+def _refuse_foreign(output: Path) -> None:
+    names = {path.name for path in output.iterdir()}
+    foreign = sorted(name for name in names if not _is_temporary(name))
+    if foreign and not names & {manifest.FILE_NAME, journal.STATE_NAME}:
+        raise UserError(
+            f"--output {output}: holds {foreign[0]!r} but no shards of an earlier build; choose a"
+            " new or empty folder"
+        )
+
+
+def _is_own(name: str) -> bool:
+    own = (manifest.FILE_NAME, journal.STATE_NAME, journal.REPORT_NAME)
+    return name in own or manifest.is_shard_name(name) or _is_temporary(name)
+
+
+def _is_temporary(name: str) -> bool:
+    return name.startswith(".") and name.endswith(".tmp") and _is_own(name[1:-4])
+
+
+def _remove_own_files(output: Path, keep: Collection[str] = ()) -> None:
+    """Removes what builds have written, but for ``keep``; the mark of an unfinished one last."""
+    names = {path.name for path in output.iterdir() if _is_own(path.name)} - set(keep)
+    for name in sorted(names, key=lambda name: name == journal.STATE_NAME):
+        (output / name).unlink(missing_ok=True)
+
+
+def _settings(of: Manifest) -> dict[str, Any]:
+    """Returns what the bytes of the shards depend on."""
+    return {
+        "version": of.version,
+        "fingerprint": of.fingerprint,
+        "shards": of.shards,
+        "max_side": of.max_side,
+    }
+
+
+def _finished(output: Path, wanted: Manifest) -> tuple[Manifest, Report] | None:
+    """Returns what ``output`` holds, if that is a finished and intact build of ``wanted``."""
+    present = (output / manifest.FILE_NAME).exists()
+    if not present or (output / journal.STATE_NAME).exists():
+        return None
+    found = Manifest.load(output)
+    if _settings(found) != _settings(wanted):
+        raise UserError(
+            f"--output {output}: holds shards of {_origin(found)}, not of {_origin(wanted)}; choose"
+            " another folder or delete this one"
+        )
+    report = Report.load(output)
+    shards = [shard for shards in found.splits.values() for shard in shards]
+    if report is None or not all(shard.is_intact(output) for shard in shards):
+        return None
+    return found, report
+
+
+def _origin(of: Manifest) -> str:
+    """Says what shards were made of, e.g. "selfie2anime (1a2b3c4d; --max-side 256)"."""
+    options = {"--shards": of.shards, "--max-side": of.max_side}
+    given = [f"{flag} {value}" for flag, value in options.items() if value is not None]
+    return f"{of.source} ({'; '.join([of.fingerprint[:8], *given])})"
+
+
+# --- Checks and messages -------------------------------------------------------------------------
+
+
+def _check_number(flag: str, value: int | None, least: int, most: int) -> None:
+    if value is not None and not least <= value <= most:
+        raise UserError(f"{flag} {value}: must be a whole number from {least:,} to {most:,}")
+
+
+def _refuse_left_out(report: Report) -> None:
+    for bad in report.left_out[:1]:
+        raise UserError(
+            f"{bad.file}: {bad.reason} ({bad.detail}); mend or remove it, or leave --strict away"
+        )
+
+
+def _summary(output: Path, built: Manifest, report: Report, did: str) -> str:
+    counts = ", ".join(f"{split} {built.count(split):,}" for split in built.splits)
+    size = sum(map(built.bytes, built.splits))
+    files = sum(map(len, built.splits.values()))
+    line = f"{output}: {did} {counts} in {files} shards, {size / 1e6:,.1f} MB"
+    if report.reencoded:
+        line += f"; encoded anew {sum(report.reencoded.values()):,}"
+    if report.left_out:
+        line += f"; left out {len(report.left_out):,} ({report.reasons()}), see build_report.json"
+    return line
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow would log each bad image.
+    options = vars(_parser().parse_args(argv))
+    try:
+        build(options.pop("input"), **options)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tfrecords_tools.build",
+        description="Packs images into TFRecord shards. The same input always gives the same bytes;"
+        " an interrupted build goes on when the same command is given again.",
+    )
+    parser.error = fail  # one line instead of the whole usage
+    parser.add_argument(
+        "--input",
+        required=True,
+        metavar="X",
+        help="a folder with trainA and trainB (testA and testB if there are any), or"
+        " tfds:cycle_gan/NAME, or demo",
+    )
+    parser.add_argument(
+        "--output",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="folder for the shards, manifest.json and build_report.json",
+    )
+    parser.add_argument(
+        "--shards",
+        type=int,
+        metavar="N",
+        help="shards of each split (default: one for every 100 MB, at least 8)",
+    )
+    parser.add_argument(
+        "--max-side", type=int, metavar="PX", help="shrink larger images to PX on their longer side"
+    )
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="work on N shards at a time (default: one per CPU)"
+    )
+    parser.add_argument(
+        "--strict", action="store_true", help="stop at a bad image instead of leaving it out"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    run_command(main)
