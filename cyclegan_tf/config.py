@@ -1,9 +1,11 @@
 """Every setting of a training: frozen dataclasses, their checks, and JSON.
 
-A setting is one dataclass field. Its metadata holds the help line, the allowed values and the bounds,
-so that the command line (``cyclegan_tf.train``), the checks and ``config.json`` all come from one place.
-The flat name of a setting is its section's prefix plus the field's name (``generator_filters``); its
-flag is the same with dashes (``--generator-filters``).
+A setting is one dataclass field. Its metadata holds the help line, the allowed values and the
+bounds,
+so that the command line (``cyclegan_tf.train``), the checks and ``config.json`` all come from one
+place.
+The flat name of a setting is its section's prefix plus the field's name (``generator_filters``);
+its flag is the same with dashes (``--generator-filters``).
 """
 
 from __future__ import annotations
@@ -54,19 +56,26 @@ class DataConfig(Section):
         "demo",
         "demo, a folder with trainA/ and trainB/, tfds:cycle_gan/NAME, or a folder of shards",
     )
-    image_size: int = setting(256, "side of the square training pictures, in pixels", low=8, high=4096)
+    image_size: int = setting(
+        256, "side of the square training pictures, in pixels", low=8, high=4096
+    )
     preprocess: str = setting(
         "resize_and_crop",
-        "resize_and_crop: to the load size, then a random crop; scale_width: width to the load size, "
-        "then a random crop; none: a random crop of the picture as it is",
+        "resize_and_crop: to the load size, then a random crop; scale_width: width to the load "
+        "size, then a random crop; none: a random crop of the picture as it is",
         choices=("resize_and_crop", "scale_width", "none"),
     )
     load_size: int = setting(
-        0, "side before the random crop; 0: the image size × 286/256, as in the paper", low=0, high=8192
+        0,
+        "side before the random crop; 0: the image size × 286/256, as in the paper",
+        low=0,
+        high=8192,
     )
     flip: bool = setting(True, "mirror pictures left to right at random")
     cache_mb: int = setting(
-        2048, "encoded pictures are kept in memory if the training shards take at most this many MB", low=0
+        2048,
+        "encoded pictures are kept in memory if the training shards take at most this many MB",
+        low=0,
     )
     shuffle_buffer: int = setting(
         4096, "examples to shuffle among when the shards are not kept in memory", low=1
@@ -103,6 +112,10 @@ class GeneratorConfig(Section):
         "shuffle: a convolution, then pixel shuffle",
         choices=("transpose", "resize", "shuffle"),
     )
+    skip: bool = setting(
+        False,
+        "add the picture itself before the last tanh, so that layout and colours come through",
+    )
     squeeze_excite: bool = setting(False, "squeeze-and-excitation in each residual block")
     dropout: float = setting(
         0.0, "dropout between the convolutions of a residual block", low=0.0, high=0.9
@@ -115,14 +128,17 @@ class DiscriminatorConfig(Section):
     """The PatchGAN discriminator."""
 
     prefix: ClassVar[str] = "discriminator_"
-    filters: int = setting(64, "channels after the discriminator's first convolution", low=1, high=1024)
+    filters: int = setting(
+        64, "channels after the discriminator's first convolution", low=1, high=1024
+    )
     kernel: int = setting(4, "side of the discriminator's kernels", low=2, high=7)
     strided: int = setting(
         3, "stride-2 layers; 3 with kernel 4 make the 70×70 PatchGAN", low=1, high=6
     )
     padding: str = setting(
         "one",
-        "one: every layer pads 1 pixel, as in the authors' code; same: stride-1 layers keep the size",
+        "one: every layer pads 1 pixel, as in the authors' code; "
+        "same: stride-1 layers keep the size",
         choices=("one", "same"),
     )
     channels: int = setting(1, "channels of the decision map", low=1, high=16)
@@ -140,7 +156,9 @@ class LossConfig(Section):
     )
     lambda_cycle: float = setting(10.0, "weight of the cycle consistency loss", low=0.0)
     lambda_identity: float = setting(
-        5.0, "weight of the identity loss (the paper's 0.5 × lambda_cycle); 0 leaves its passes out", low=0.0
+        5.0,
+        "weight of the identity loss (the paper's 0.5 × lambda_cycle); 0 leaves its passes out",
+        low=0.0,
     )
     gradient_penalty: float = setting(
         0.0, "weight of the discriminators' gradient penalty on uniform interpolates", low=0.0
@@ -175,7 +193,10 @@ class OptimizerConfig(Section):
     beta_1: float = setting(0.5, "Adam's beta 1", low=0.0, high=0.9999)
     beta_2: float = setting(0.999, "Adam's beta 2", low=0.0, high=0.999999)
     decay_start: float = setting(
-        0.5, "share of the training after which the rate falls linearly to zero; 1: never", low=0.0, high=1.0
+        0.5,
+        "share of the training after which the rate falls linearly to zero; 1: never",
+        low=0.0,
+        high=1.0,
     )
 
 
@@ -184,27 +205,35 @@ class RunConfig(Section):
     """Length, batch, numerics and what is written when."""
 
     epochs: int = setting(200, "epochs; one is max(|A|, |B|) pairs", low=1)
-    steps: int = setting(0, "optimizer steps instead of epochs; 0: as many as the epochs take", low=0)
+    steps: int = setting(
+        0, "optimizer steps instead of epochs; 0: as many as the epochs take", low=0
+    )
     batch_size: int = setting(1, "pairs per step, over all replicas", low=1)
     replicas: int = setting(
-        0, "devices to train on; 0: every GPU, or the CPU; more than the GPUs: virtual CPU devices", low=0
+        0,
+        "devices to train on; 0: every GPU, or the CPU; more than the GPUs: virtual CPU devices",
+        low=0,
     )
-    seed: int = setting(0, "seed of the weights, the order of the pictures and every random choice", low=0, high=2**30)
+    seed: int = setting(
+        0,
+        "seed of the weights, the order of the pictures and every random choice",
+        low=0,
+        high=2**30,
+    )
     precision: str = setting(
         "auto",
         "auto: bfloat16 where the hardware computes it natively, float32 elsewhere",
         choices=("auto", "float32", "bfloat16"),
     )
-    steps_per_call: int = setting(
-        20, "steps that run in the graph for one call from Python", low=1
-    )
+    steps_per_call: int = setting(20, "steps that run in the graph for one call from Python", low=1)
     log_every: int = setting(100, "steps between lines of metrics.jsonl", low=1)
     sample_every: int = setting(1000, "steps between sample pictures", low=1)
     checkpoint_every: int = setting(1000, "steps between checkpoints", low=1)
     keep_checkpoints: int = setting(3, "checkpoints kept, the newest ones", low=1)
     average: float = setting(
         0.0,
-        "decay of the running average of the generators' weights that is sampled and exported; 0: none",
+        "decay of the running average of the generators' weights that is sampled and exported; "
+        "0: none",
         low=0.0,
         high=0.99999,
     )
@@ -238,12 +267,15 @@ class Config:
         size, load = self.data.image_size, self.data.effective_load_size()
         if size % STRIDE:
             near = max(8, STRIDE * round(size / STRIDE))
-            raise UserError(f"--image-size {size}: must be divisible by {STRIDE}, for example {near}")
+            raise UserError(
+                f"--image-size {size}: must be divisible by {STRIDE}, for example {near}"
+            )
         if self.data.preprocess != "none" and load < size:
             raise UserError(f"--load-size {load}: must be at least the image size, {size}")
         if self.run.replicas and self.run.batch_size % self.run.replicas:
             raise UserError(
-                f"--batch-size {self.run.batch_size}: must be divisible by --replicas {self.run.replicas}"
+                f"--batch-size {self.run.batch_size}: must be divisible by --replicas "
+                f"{self.run.replicas}"
             )
         if self.history.size and self.history.kind != "swap":
             self._check_report_history()
@@ -312,7 +344,8 @@ class Config:
             name: the file it came from, for messages.
 
         Raises:
-            UserError: if it is no JSON, or a section, setting or value is missing, unknown or wrong.
+            UserError: if it is no JSON, or a section, setting or value is missing, unknown or
+            wrong.
         """
         try:
             tree = json.loads(text)
@@ -337,7 +370,9 @@ class Config:
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError):
-            raise UserError(f"--run-dir {run_dir}: no run there (config.json is missing or unreadable)") from None
+            raise UserError(
+                f"--run-dir {run_dir}: no run there (config.json is missing or unreadable)"
+            ) from None
         return cls.from_json(text, str(path))
 
 

@@ -18,9 +18,12 @@ def fail(error: BaseException | str) -> NoReturn:
 
 
 def run_command(main: Callable[[list[str] | None], int | None]) -> NoReturn:
-    """Runs a command's ``main(argv)`` and turns a ``UserError`` into one line and exit status 2."""
+    """Runs a command's ``main(argv)``: a ``UserError`` is one line and status 2, Ctrl-C 130."""
     try:
         status = main(None)
     except UserError as error:
         fail(error)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        raise SystemExit(130) from None
     raise SystemExit(status or 0)

@@ -1,4 +1,4 @@
-"""Command-line flags made from the settings of ``config.py``, and parsers whose errors are one line."""
+"""Command-line flags made from the settings of ``config.py``, with errors of one line."""
 
 from __future__ import annotations
 
@@ -58,7 +58,9 @@ def _flag_options(flat: str, field: dataclasses.Field) -> dict[str, Any]:
         "default": argparse.SUPPRESS,  # so that a preset's value stands unless the flag is given
         "metavar": "|".join(choices) if choices else kind.__name__.upper(),
         "type": _parse_bool(flat) if kind is bool else _parse_value(flat, kind),
-        "help": f"{field.metadata['help']} (default: {_default_text(flat, field)})".replace("%", "%%"),
+        "help": f"{field.metadata['help']} (default: {_default_text(flat, field)})".replace(
+            "%", "%%"
+        ),
     }
     if kind is bool:
         options.update(nargs="?", const=True, metavar="true|false")

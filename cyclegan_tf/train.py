@@ -1,13 +1,15 @@
 """Trains a CycleGAN: ``python -m cyclegan_tf.train``.
 
 Without flags it trains the built-in portraits, photographs to anime, in a few minutes. With
-``--data FOLDER`` it trains on the pictures in FOLDER/trainA and FOLDER/trainB. The same command on the
-same run directory goes on where the run stopped.
+``--data FOLDER`` it trains on the pictures in FOLDER/trainA and FOLDER/trainB. The same command on
+the same run directory goes on where the run stopped.
 """
 
 from __future__ import annotations
 
 import re
+import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -21,7 +23,7 @@ _INTERRUPTED = 130  # the shell's status for a command ended by Ctrl-C
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command; the exit status is 0, or 130 after a first Ctrl-C."""
+    """Runs the command; the exit status is 0, or 130 after Ctrl-C."""
     parser = Parser(prog="python -m cyclegan_tf.train", description=__doc__)
     parser.add_argument(
         "--run-dir", type=Path, help="where the run is kept (default: runs/PRESET-DATA)"
@@ -36,7 +38,11 @@ def main(argv: list[str] | None = None) -> int:
     config = config_from_flags(arguments)
     run_dir = arguments.run_dir or Path("runs") / _run_name(config)
     export_dir = arguments.export_dir or Path("saved_models") / run_dir.resolve().name
-    return train(config, run_dir, export_dir)
+    try:
+        return train(config, run_dir, export_dir)
+    except KeyboardInterrupt:  # before the first step, or for the second time
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return _INTERRUPTED
 
 
 def train(config: Config, run_dir: Path, export_dir: Path) -> int:
@@ -51,15 +57,21 @@ def train(config: Config, run_dir: Path, export_dir: Path) -> int:
         UserError: for anything the user can mend; nothing is half-written then.
     """
     prepare_environment()
-    from cyclegan_tf.training.run_directory import check_run_directory, create_run_directory
+    from cyclegan_tf.training.run_directory import (
+        check_run_directory,
+        check_writable,
+        create_run_directory,
+    )
 
+    check_writable(export_dir, "--export-dir")
     resumed = check_run_directory(run_dir, config)
     training = _set_up(config, run_dir)
     if not resumed:
         create_run_directory(run_dir, config)
     if not training.finished() and not training.run():
         done, total = training.state.steps_done(), training.total
-        print(f"Stopped after step {done} of {total}; everything is saved. To go on:\n  {_command()}")
+        print(f"Stopped after step {done} of {total}; everything is saved. To go on:")
+        print(f"  {_command('train', *sys.argv[1:])}")
         return _INTERRUPTED if training.interrupted else 0
     _finish(training, run_dir, export_dir)
     return 0
@@ -106,15 +118,15 @@ def _finish(training, run_dir: Path, export_dir: Path) -> None:
     for path in exports:
         print(f"Export:    {path}")
     print("Your own photo:")
-    print(f"  {_python()} -m cyclegan_tf.translate --run-dir {run_dir} photo.jpg --output translated")
+    print(f"  {_command('translate', '--run-dir', run_dir, 'photo.jpg', '--output', 'translated')}")
 
 
 def _score_line(name: str, scores: dict[str, dict[str, float]]) -> str:
-    translated, untranslated = scores["translated"], scores["untranslated"]
+    ours, without = scores["translated"], scores["untranslated"]
     return (
-        f"{name}, against the true test portraits: mean absolute error {translated['mae']:.1f} of 255 "
-        f"(untranslated {untranslated['mae']:.1f}), SSIM {translated['ssim']:.3f} "
-        f"(untranslated {untranslated['ssim']:.3f})"
+        f"{name}, against the true test portraits: mean absolute error {ours['mae']:.1f} of 255 "
+        f"(untranslated {without['mae']:.1f}), "
+        f"SSIM {ours['ssim']:.3f} (untranslated {without['ssim']:.3f})"
     )
 
 
@@ -123,14 +135,17 @@ def _run_name(config: Config) -> str:
     return config.preset if config.preset == data else f"{config.preset}-{data}"
 
 
+def _command(name: str, *arguments: object) -> str:
+    """A line for the user's shell that runs one of our commands with this same Python."""
+    return shlex.join([_python(), "-m", f"cyclegan_tf.{name}", *map(str, arguments)])
+
+
 def _python() -> str:
-    return Path(sys.executable).name
-
-
-def _command() -> str:
-    import shlex
-
-    return shlex.join([_python(), "-m", "cyclegan_tf.train", *sys.argv[1:]])
+    """This Python as the user would type it: its name if that finds it, else its path."""
+    path = Path(sys.executable)
+    if shutil.which(path.name) == str(path):
+        return path.name
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 if __name__ == "__main__":

@@ -58,21 +58,45 @@ def pictures():
 
 @pytest.fixture(scope="session")
 def mirrored():
-    """A function: the MirroredStrategy over so many virtual CPUs."""
+    """A function: the strategy that a run with so many replicas trains under."""
+    from cyclegan_tf.config import RunConfig
+    from cyclegan_tf.training.devices import make_strategy
 
     def make(replicas: int = 1) -> tf.distribute.Strategy:
-        return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
+        return make_strategy(RunConfig(replicas=replicas, batch_size=replicas))
 
     return make
 
 
 @pytest.fixture(scope="session")
-def pairs():
-    """A function: an endless distributed iterator over batches of (A, B)."""
+def new_training(mirrored):
+    """A function: a fresh TrainingStep, with a TrainingState and a strategy of its own."""
+    from cyclegan_tf.training.state import TrainingState
+    from cyclegan_tf.training.step import TrainingStep
 
-    def iterate(strategy, config, a: np.ndarray, b: np.ndarray):
+    def make(config, replicas: int = 1, total_steps: int = 100, precision: str = "float32"):
+        strategy = mirrored(replicas)
+        state = TrainingState(config, strategy, precision)
+        return TrainingStep(config, state, strategy, total_steps)
+
+    return make
+
+
+@pytest.fixture
+def eager():
+    """Functions run operation by operation: for a few small steps, tracing would take longer."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture(scope="session")
+def pairs():
+    """A function: an endless iterator over batches of (A, B) for a TrainingStep."""
+
+    def iterate(step, a: np.ndarray, b: np.ndarray):
         data = tf.data.Dataset.from_tensor_slices((a, b)).repeat()
-        data = data.batch(config.run.batch_size, drop_remainder=True)
-        return iter(strategy.experimental_distribute_dataset(data))
+        data = data.batch(step.config.run.batch_size, drop_remainder=True)
+        return iter(step.strategy.experimental_distribute_dataset(data))
 
     return iterate

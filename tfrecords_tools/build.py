@@ -285,8 +285,8 @@ def _progress_bar(total: int, done: int, quiet: bool) -> Iterator[Callable[[], N
 @contextlib.contextmanager
 def _claimed(output: Path, quiet: bool) -> Iterator[None]:
     """Creates ``output`` and keeps other builds out of it; takes it back if it stays empty."""
-    created = not output.exists()
     try:
+        created = not output.exists()
         output.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
         raise UserError(f"--output {output}: is a file; name a folder") from None

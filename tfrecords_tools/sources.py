@@ -334,7 +334,8 @@ class TfdsSource:
             return function(argument)
         except ImportError as error:  # Some of what tfds needs, it imports only now.
             raise UserError(
-                f"{self._flag} {self.name}: needs the package {error.name}; pip install {error.name}"
+                f"{self._flag} {self.name}: needs the package {error.name};"
+                f" pip install {error.name}"
             ) from error
         except Exception as error:  # Downloads fail in more ways than tfds has exceptions for.
             reason = " ".join(str(error).split())[:200] or type(error).__name__

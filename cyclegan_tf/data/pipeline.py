@@ -43,8 +43,8 @@ def training_pairs(
 ) -> tf.data.Dataset:
     """Endless batches of unpaired training pictures, from ``start_step`` on.
 
-    Each domain is an endless row of passes over its own pictures, each pass in an order of its own, so
-    the shorter domain is reshuffled independently and the pairing differs in every epoch.
+    Each domain is an endless row of passes over its own pictures, each pass in an order of its own,
+    so the shorter domain is reshuffled independently and the pairing differs in every epoch.
 
     Args:
         shards: the data set.

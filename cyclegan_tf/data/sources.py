@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from pathlib import Path
@@ -12,13 +13,14 @@ from tfrecords_tools.build import build, fingerprint
 from tfrecords_tools.manifest import FILE_NAME
 
 _MIN_PICTURES = 2
+_CACHE = "CYCLEGAN_TF_CACHE"
 
 
 def open_data(data: str) -> Shards:
     """Opens the shards that ``data`` names, after packing them if they are not packed yet.
 
-    Packed shards are kept in ``cache_folder()`` under a name made from the content, so that the same
-    pictures are packed once, whatever runs use them.
+    Packed shards are kept in ``cache_folder()`` under a name made from the content, so that the
+    same pictures are packed once, whatever runs use them.
 
     Args:
         data: "demo", a folder of pictures, "tfds:cycle_gan/NAME" or a folder of shards.
@@ -34,19 +36,37 @@ def open_data(data: str) -> Shards:
         count = shards.manifest.count(split)
         if count < _MIN_PICTURES:
             raise UserError(
-                f"--data {data}: {split} has {count} usable picture(s); at least {_MIN_PICTURES} are needed"
+                f"--data {data}: {split} has {count} usable picture(s); "
+                f"at least {_MIN_PICTURES} are needed"
             )
+    _check_files(shards)
     return shards
+
+
+def _check_files(shards: Shards) -> None:
+    """UserError for a shard that is missing or cut short: better now than in mid-run."""
+    for shard in itertools.chain(*shards.manifest.splits.values()):
+        path = shards.folder / shard.file
+        if not path.is_file() or path.stat().st_size != shard.bytes:
+            raise UserError(
+                f"{path}: missing or not of {shard.bytes} bytes; build the shards again"
+            )
 
 
 def cache_folder() -> Path:
     """Where packed shards are kept: $CYCLEGAN_TF_CACHE, or ~/.cache/cyclegan_tf."""
-    return Path(os.environ.get("CYCLEGAN_TF_CACHE", "~/.cache/cyclegan_tf")).expanduser()
+    return Path(os.environ.get(_CACHE, "~/.cache/cyclegan_tf")).expanduser()
 
 
 def _packed(data: str) -> Path:
     content = fingerprint(data, flag="--data")
     name = re.sub(r"[^A-Za-z0-9]+", "-", Path(data).name).strip("-") or "data"
     folder = cache_folder() / f"{name}-{content[:16]}"
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{folder.parent}: cannot be made ({error.strerror}); name another folder in {_CACHE}"
+        ) from None
     build(data, folder, flag="--data")
     return folder

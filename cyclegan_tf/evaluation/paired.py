@@ -1,4 +1,4 @@
-"""Translations scored against the truth, for data sets whose test split shows the same in both styles."""
+"""Translations scored against the truth, where the test split shows the same in both styles."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def score_test_pairs(
         image_size: side of the pictures.
 
     Returns:
-        ``{"ab": {"translated": scores, "untranslated": scores}, "ba": …}``, the scores being those of
-        ``metrics.paired_scores``.
+        ``{"ab": {"translated": scores, "untranslated": scores}, "ba": …}``, the scores being those
+        of ``metrics.paired_scores``.
 
     Raises:
         UserError: if testA and testB do not hold the same names.
@@ -47,7 +47,9 @@ def _test_split(shards: Shards, split: str, image_size: int) -> tuple[np.ndarray
     return np.stack([image for image, _ in pairs]), [name for _, name in pairs]
 
 
-def _score_direction(generator, source: np.ndarray, truth: np.ndarray) -> dict[str, dict[str, float]]:
+def _score_direction(
+    generator, source: np.ndarray, truth: np.ndarray
+) -> dict[str, dict[str, float]]:
     translate = tf.function(lambda images: generator(images, training=False))
     batches = tf.data.Dataset.from_tensor_slices(source).batch(_BATCH)
     translated = np.concatenate([to_pixels(translate(batch)).numpy() for batch in batches])

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from cyclegan_tf.errors import UserError
+
+_RUNS = (5, 50)  # at least and at most
+_SECONDS = 2.0
 
 
 class LiteRtModel:
@@ -70,3 +79,59 @@ def _interpreter_class() -> type:
     except ImportError:
         raise UserError("a .tflite file needs its runtime: pip install ai-edge-litert") from None
     return Interpreter
+
+
+# --- Latency and memory, in a process of its own: python -m cyclegan_tf.exporting.litert FILE ----
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast a file runs.
+
+    Attributes:
+        seconds: median per picture.
+        peak_megabytes: most memory in use beyond that of the idle runtime; None where the system
+            does not tell.
+    """
+
+    seconds: float
+    peak_megabytes: float | None
+
+
+def measure_in_new_process(path: Path, threads: int) -> Speed:
+    """Measures a file in a process of its own, so that the peak memory is the file's alone."""
+    command = [sys.executable, "-m", "cyclegan_tf.exporting.litert", str(path), str(threads)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise UserError(f"{path}: does not run in ai-edge-litert ({result.stderr.strip()[-200:]})")
+    return Speed(**json.loads(result.stdout.splitlines()[-1]))
+
+
+def _measure(path: Path, threads: int) -> Speed:
+    _interpreter_class()
+    before = _peak_megabytes()
+    model = LiteRtModel.open(path, threads)
+    picture = model.example()
+    model.run(picture)  # the first run plans the memory
+    times: list[float] = []
+    while len(times) < _RUNS[0] or (sum(times) < _SECONDS and len(times) < _RUNS[1]):
+        start = time.perf_counter()
+        model.run(picture)
+        times.append(time.perf_counter() - start)
+    after = _peak_megabytes()
+    peak = None if before is None or after is None else after - before
+    return Speed(statistics.median(times), peak)
+
+
+def _peak_megabytes() -> float | None:
+    """This process's peak memory. Not from getrusage, which starts from the parent's."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+    except OSError:  # not Linux
+        return None
+    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
+
+
+if __name__ == "__main__":
+    print(json.dumps(asdict(_measure(Path(sys.argv[1]), int(sys.argv[2])))))

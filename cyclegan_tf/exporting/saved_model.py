@@ -71,8 +71,12 @@ class ServingModule(tf.Module):
     def __init__(self, generator: tf.keras.Model) -> None:
         super().__init__(name="cyclegan_generator")
         self.weights = trainable_variables(generator)
-        # A plain function, which TensorFlow does not track, between the model and this module.
-        self._generate = lambda images: generator(images, training=False)
+        # One function that the others call, so that the network is in the file once. It hides the
+        # model from this module, which would save all of Keras's own functions as well.
+        self._generate = tf.function(
+            lambda images: generator(images, training=False),
+            input_signature=[tf.TensorSpec([None, None, None, 3], tf.float32)],
+        )
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, "images")])
     def __call__(self, images: tf.Tensor) -> tf.Tensor:
@@ -179,8 +183,8 @@ def _header_size(encoded: tf.Tensor) -> tf.Tensor:
     )
 
 
-def _save_version(generator: tf.keras.Model, config: Config, folder: Path) -> Path:
-    """Saves one generator as the next version in ``folder``."""
+def save_generator(generator: tf.keras.Model, folder: Path) -> None:
+    """Writes one SavedModel, as ``ServingModule`` describes it, into ``folder``."""
     module = ServingModule(generator)
     signatures = {
         "serving_default": module.translate_encoded,
@@ -188,8 +192,13 @@ def _save_version(generator: tf.keras.Model, config: Config, folder: Path) -> Pa
         "translate_float": module.translate_float,
     }
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    tf.saved_model.save(module, str(folder), signatures, options)
+
+
+def _save_version(generator: tf.keras.Model, config: Config, folder: Path) -> Path:
+    """Saves one generator as the next version in ``folder``."""
     with _unfinished_folder(folder) as unfinished:
-        tf.saved_model.save(module, str(unfinished), signatures, options)
+        save_generator(generator, unfinished)
         serving_files.write_warmup(unfinished, config.data.image_size)
         return _publish(unfinished, folder)
 

@@ -105,20 +105,24 @@ def model_name(output: Path) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", Path(output).resolve().name) or "cyclegan"
 
 
-def write_warmup(version: Path, image_size: int) -> bool:
+def has_warmup(version: Path) -> bool:
+    """Whether a SavedModel carries requests to warm up with."""
+    return (version / _WARMUP).is_file()
+
+
+def write_warmup(version: Path, image_size: int) -> None:
     """Adds requests that the server runs before it reports a new version as ready.
+
+    Nothing is added if tensorflow-serving-api, which defines the requests, is not installed.
 
     Args:
         version: a SavedModel's folder.
         image_size: side of the pictures in the requests.
-
-    Returns:
-        False if tensorflow-serving-api, which defines the requests, is not installed.
     """
     try:
         from tensorflow_serving.apis import prediction_log_pb2
     except ImportError:
-        return False
+        return
     picture = tf.fill([image_size, image_size, 3], tf.constant(128, tf.uint8))
     inputs = {
         "serving_default": {"image_bytes": tf.io.encode_png(picture)[tf.newaxis]},
@@ -133,7 +137,6 @@ def write_warmup(version: Path, image_size: int) -> bool:
             for key, tensor in tensors.items():
                 request.inputs[key].CopyFrom(tf.make_tensor_proto(tensor.numpy()))
             writer.write(log.SerializeToString())
-    return True
 
 
 def _replace(path: Path, text: str) -> None:

@@ -39,7 +39,9 @@ def build_discriminator(
     x = _layer(x, filters, 1, settings, initializers, f"layer_{settings.strided + 1}")
     x = _convolution(x, settings.channels, 1, settings, initializers, "decision", bias=True)
     if image_size is not None and min(x.shape[1:3]) < 1:
-        raise ValueError(f"image_size {image_size}: too small for {settings.strided} stride-2 layers")
+        raise ValueError(
+            f"image_size {image_size}: too small for {settings.strided} stride-2 layers"
+        )
     outputs = keras.layers.Activation("linear", dtype="float32", name="logits")(x)
     return keras.Model(inputs, outputs, name=name)
 

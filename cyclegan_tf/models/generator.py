@@ -22,7 +22,8 @@ def build_generator(
         name: the model's name.
 
     Returns:
-        A Functional model, float [batch, size, size, 3] in [-1, 1] to float32 of the same shape and range.
+        A Functional model, float [batch, size, size, 3] in [-1, 1] to float32 of the same shape and
+        range.
 
     Raises:
         ValueError: if ``image_size`` is not divisible by 4.
@@ -43,6 +44,8 @@ def build_generator(
         filters //= 2
         x = _upsample(x, filters, settings, initializers, f"up_{i}")
     x = _padded_convolution(x, 3, 7, settings, initializers, "output", bias=True)
+    if settings.skip:
+        x = keras.layers.Add(name="skip_add")([x, inputs])
     outputs = keras.layers.Activation("tanh", dtype="float32", name="tanh")(x)
     return keras.Model(inputs, outputs, name=name)
 
@@ -58,14 +61,21 @@ def normal_initializers(seed: int) -> Iterator[keras.initializers.Initializer]:
         layer += 1
 
 
-def _padded_convolution(x, filters, kernel, settings: GeneratorConfig, initializers, name, *, bias=False):
+def _padded_convolution(
+    x, filters, kernel, settings: GeneratorConfig, initializers, name, *, bias=False
+):
     """A stride-1 convolution that keeps the size. No bias before a norm, which would cancel it."""
     pad = kernel // 2
     if settings.padding == "reflect":
         x = layers.ReflectionPadding2D(pad, name=f"{name}_pad")(x)
         pad = 0
     return layers.Conv2D(
-        filters, kernel, pad=pad, use_bias=bias, kernel_initializer=next(initializers), name=f"{name}_conv"
+        filters,
+        kernel,
+        pad=pad,
+        use_bias=bias,
+        kernel_initializer=next(initializers),
+        name=f"{name}_conv",
     )(x)
 
 
@@ -96,10 +106,10 @@ def _residual_block(x, filters, settings: GeneratorConfig, initializers, name, s
     y = _normalized_relu(y, settings, f"{name}_1")
     if settings.dropout:
         y = layers.Dropout(settings.dropout, seed=seed, name=f"{name}_dropout")(y)
-    y = convolution(y, filters, 3, settings, initializers, f"{name}_2")
-    y = _normalized(y, settings, f"{name}_2")
+    convolved = convolution(y, filters, 3, settings, initializers, f"{name}_2")
+    y = _normalized(convolved, settings, f"{name}_2")
     if settings.squeeze_excite:
-        y = _squeeze_excite(y, filters, initializers, f"{name}_se")
+        y = _squeeze_excite(y, convolved, filters, initializers, f"{name}_se")
     if settings.block == "concatenate":
         # relu([y, x]) with x ≥ 0 already: every block's input ends in a ReLU.
         y = keras.layers.ReLU(name=f"{name}_relu")(y)
@@ -124,9 +134,12 @@ def _separable_convolution(x, filters, kernel, settings: GeneratorConfig, initia
     )(x)
 
 
-def _squeeze_excite(x, filters, initializers, name):
-    """Channels weighted by what the whole picture holds (Hu et al. 2018, ratio 16)."""
-    weights = keras.layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_pool")(x)
+def _squeeze_excite(x, seen, filters, initializers, name):
+    """Channels of ``x`` weighted by the means of ``seen`` (Hu et al. 2018, ratio 16).
+
+    ``seen`` is ``x`` before its instance norm, after which every picture has the same means.
+    """
+    weights = keras.layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_pool")(seen)
     weights = layers.Conv2D(
         max(1, filters // 16),
         1,
@@ -135,9 +148,9 @@ def _squeeze_excite(x, filters, initializers, name):
         name=f"{name}_squeeze",
     )(weights)
     weights = keras.layers.ReLU(name=f"{name}_relu")(weights)
-    weights = layers.Conv2D(filters, 1, kernel_initializer=next(initializers), name=f"{name}_excite")(
-        weights
-    )
+    weights = layers.Conv2D(
+        filters, 1, kernel_initializer=next(initializers), name=f"{name}_excite"
+    )(weights)
     weights = keras.layers.Activation("sigmoid", name=f"{name}_sigmoid")(weights)
     return keras.layers.Multiply(name=f"{name}_multiply")([x, weights])
 

@@ -1,6 +1,7 @@
 """The layers of the networks. The one module that knows which Keras it runs on.
 
-With tensorflow-addons (TensorFlow 2.15, Keras 2.15) InstanceNormalization extends tensorflow-addons'
+With tensorflow-addons (TensorFlow 2.15, Keras 2.15) InstanceNormalization extends
+tensorflow-addons'
 layer; without it (Keras 3) it extends Keras's GroupNormalization with one group per channel.
 """
 
@@ -62,7 +63,8 @@ class InstanceNormalization(_InstanceNormalization):
     Each channel of each picture is brought to mean 0 and variance 1 over its height and width. With
     ``affine``, a learnt scale (gamma, from 1) and shift (beta, from 0) per channel follow.
 
-    In training, each sample goes through the batch norm kernel on its own: for one picture, batch norm
+    In training, each sample goes through the batch norm kernel on its own: for one picture, batch
+    norm
     in training mode is instance norm, in one operation instead of eight. Otherwise, and so in every
     exported graph, plain mean, squared difference and rsqrt are used.
 
@@ -100,7 +102,9 @@ class InstanceNormalization(_InstanceNormalization):
     def _plain(self, inputs: tf.Tensor) -> tf.Tensor:
         wide = tf.cast(inputs, tf.float32)
         mean = tf.reduce_mean(wide, axis=[1, 2], keepdims=True)
-        variance = tf.reduce_mean(tf.math.squared_difference(wide, mean), axis=[1, 2], keepdims=True)
+        variance = tf.reduce_mean(
+            tf.math.squared_difference(wide, mean), axis=[1, 2], keepdims=True
+        )
         outputs = (wide - mean) * tf.math.rsqrt(variance + self.epsilon)
         if self.affine:
             outputs = outputs * tf.convert_to_tensor(self.gamma) + tf.convert_to_tensor(self.beta)
@@ -127,8 +131,8 @@ class InstanceNormalization(_InstanceNormalization):
 class Conv2D(keras.layers.Conv2D):
     """A convolution that pads ``pad`` zeros on every side, as PyTorch's does.
 
-    TensorFlow's SAME pads a stride-2, 3×3 convolution only right and below, which shifts the picture
-    by a pixel against the authors' networks.
+    TensorFlow's SAME pads a stride-2, 3×3 convolution only right and below, which shifts the
+    picture by a pixel against the authors' networks.
 
     Shapes: [batch, h, w, c] to [batch, (h + 2 pad − kernel) // stride + 1, …, filters].
     """
@@ -248,8 +252,8 @@ class PixelShuffle(keras.layers.Layer):
 class Dropout(keras.layers.Layer):
     """Dropout whose masks are a function of its seed and of how often it was called.
 
-    Keras's own layer draws from a generator whose state is not in the checkpoint on every stack, so a
-    resumed run would differ. Here the count of calls is a weight.
+    Keras's own layer draws from a generator whose state is not in the checkpoint on every stack, so
+    a resumed run would differ. Here the count of calls is a weight.
 
     Shapes: any, unchanged.
     """

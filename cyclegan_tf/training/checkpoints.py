@@ -48,7 +48,9 @@ class Checkpoints:
         try:
             self.manager.checkpoint.restore(path).assert_consumed()
         except (AssertionError, ValueError, tf.errors.OpError) as error:
-            raise UserError(f"{path}: does not hold this run's state ({_first_line(error)})") from None
+            raise UserError(
+                f"{path}: does not hold this run's state ({_first_line(error)})"
+            ) from None
         return True
 
 
@@ -73,7 +75,9 @@ def load_generators(run_dir: Path, config: Config, image_size: int | None = None
         status = tf.train.Checkpoint(**names).restore(path).expect_partial()
         status.assert_existing_objects_matched()
     except (AssertionError, ValueError, tf.errors.OpError) as error:
-        raise UserError(f"{path}: does not hold this run's weights ({_first_line(error)})") from None
+        raise UserError(
+            f"{path}: does not hold this run's weights ({_first_line(error)})"
+        ) from None
     return generators
 
 
@@ -87,7 +91,9 @@ def _tracked(state: TrainingState) -> dict[str, object]:
         "step": state.step,
     }
     if state.averages:
-        tracked.update({f"average_{name}": model for name, model in state.averages._asdict().items()})
+        tracked.update(
+            {f"average_{name}": model for name, model in state.averages._asdict().items()}
+        )
     return tracked
 
 

@@ -19,13 +19,15 @@ def make_strategy(config: RunConfig) -> tf.distribute.MirroredStrategy:
     More replicas than GPUs become virtual CPU devices, for trying out what many devices do.
 
     Raises:
-        UserError: if virtual devices are asked for after TensorFlow has started, or the batch cannot
-            be shared out evenly.
+        UserError: if virtual devices are asked for after TensorFlow has started, or the batch
+            cannot be shared out evenly.
     """
     gpus = tf.config.list_physical_devices("GPU")
     count = config.replicas or max(1, len(gpus))
     if config.batch_size % count:
-        raise UserError(f"--batch-size {config.batch_size}: must be divisible by the {count} replicas")
+        raise UserError(
+            f"--batch-size {config.batch_size}: must be divisible by the {count} replicas"
+        )
     if gpus and count <= len(gpus):
         return tf.distribute.MirroredStrategy([f"/gpu:{i}" for i in range(count)])
     _split_cpu(count)

@@ -1,7 +1,7 @@
 """The image history buffer: discriminators also learn from earlier generated pictures.
 
-Shrivastava et al. 2017; Zhu et al. 2017, section 4: "we update the discriminators using a history of
-generated images rather than the ones produced by the latest generators".
+Shrivastava et al. 2017; Zhu et al. 2017, section 4: "we update the discriminators using a history
+of generated images rather than the ones produced by the latest generators".
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class ImageHistory(tf.Module):
         return self._replace_a_run(images, seed)
 
     def _swap(self, images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """Each picture in turn: kept until the buffer is full, then swapped with probability 0.5."""
+        """Each picture in turn: kept until it is full, then swapped with probability 0.5."""
         chosen = []
         for i, image in enumerate(tf.unstack(images)):
             place, coin = self._place_and_coin(seed + [i, 0])
@@ -65,7 +65,7 @@ class ImageHistory(tf.Module):
         return tf.where(self.seen < self.config.size, self.seen, anywhere), drawn[1]
 
     def _replace_a_run(self, images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """The reports' buffer: the newest replace a contiguous run, some steps see older pictures."""
+        """The reports' buffer: the newest replace a run of it, some steps see older ones."""
         batch, size = images.shape[0], self.config.size
         filled = tf.minimum(self.seen, size)
         older = tf.gather(self.images, self._chosen_places(batch, filled, seed))

@@ -159,7 +159,7 @@ class Means:
 
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """Inside, the first SIGINT or SIGTERM is only noted, in the list; a second SIGINT leaves at once."""
+    """Notes SIGINT and SIGTERM in the list instead; a second SIGINT leaves at once."""
     received: list[int] = []
 
     def note(number: int, _frame: object) -> None:

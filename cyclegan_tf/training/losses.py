@@ -1,4 +1,4 @@
-"""The terms of the objective (Zhu et al. 2017, section 3). Every loss is a float32 scalar, a mean."""
+"""The terms of the objective (Zhu et al. 2017, section 3), each a float32 scalar and a mean."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def absolute_difference(images: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
 def gradient_penalty(
     discriminator: Callable[[tf.Tensor], Logits], real: tf.Tensor, fake: tf.Tensor, seed: tf.Tensor
 ) -> tf.Tensor:
-    """Squared distance from 1 of the gradient's norm at uniform interpolates (Gulrajani et al. 2017).
+    """Squared distance from 1 of the gradient's norm at interpolates (Gulrajani et al. 2017).
 
     Args:
         discriminator: images to decision map; its decisions are averaged per picture.

@@ -16,15 +16,17 @@ EPSILON = 1e-8
 class Adam(tf.Module):
     """Adam (Kingma and Ba 2015) over a fixed list of float32 variables.
 
-    Make it inside the strategy's scope. Its moments are variables from the start, so a checkpoint can
-    be restored at once.
+    Make it inside the strategy's scope. Its moments are variables from the start, so a checkpoint
+    can be restored at once.
 
     Args:
         config: the betas.
         variables: the tf.Variables that are trained.
     """
 
-    def __init__(self, config: OptimizerConfig, variables: list[tf.Variable], name: str | None = None) -> None:
+    def __init__(
+        self, config: OptimizerConfig, variables: list[tf.Variable], name: str | None = None
+    ) -> None:
         super().__init__(name=name)
         self.config = config
         self.trained = list(variables)
@@ -66,4 +68,3 @@ class Adam(tf.Module):
             epsilon=EPSILON,
             grad=gradient,
         )
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from cyclegan_tf.config import Config
@@ -10,16 +11,29 @@ from cyclegan_tf.errors import UserError
 CONFIG_FILE = "config.json"
 
 
+def check_writable(folder: Path, flag: str) -> None:
+    """Changes nothing; the name of the flag is for the message.
+
+    Raises:
+        UserError: if ``folder`` neither is nor could become a folder that one may write to.
+    """
+    present = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not present.is_dir():
+        raise UserError(f"{flag} {folder}: {present} is no folder; name another")
+    if not os.access(present, os.W_OK):
+        raise UserError(f"{flag} {folder}: {present} may not be written to; name another folder")
+
+
 def check_run_directory(run_dir: Path, config: Config) -> bool:
     """Whether ``run_dir`` holds a run with just these settings; False if it is free for a new one.
 
     Changes nothing.
 
     Raises:
-        UserError: if it holds a run with other settings, or something that is no run.
+        UserError: if it holds a run with other settings, or something that is no run, or cannot be
+            written to.
     """
-    if run_dir.exists() and not run_dir.is_dir():
-        raise UserError(f"--run-dir {run_dir}: is a file; name a folder")
+    check_writable(run_dir, "--run-dir")
     if (run_dir / CONFIG_FILE).exists():
         differences = config.differences(Config.load(run_dir))
         if differences:

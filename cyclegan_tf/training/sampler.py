@@ -26,8 +26,9 @@ class Sampler:
 
     def __init__(self, shards: Shards, generators: Generators, image_size: int) -> None:
         self.generators = generators
-        self.real_a = fixed_pictures(shards, "A", image_size)
-        self.real_b = fixed_pictures(shards, "B", image_size)
+        real_a, real_b = (fixed_pictures(shards, domain, image_size) for domain in "AB")
+        count = min(len(real_a), len(real_b))  # A grid has as many rows in both directions.
+        self.real_a, self.real_b = real_a[:count], real_b[:count]
 
     def save(self, run_dir: Path, step: int, log: MetricsLog) -> None:
         """Writes the pictures of ``step`` to run_dir/samples and to TensorBoard."""
@@ -41,11 +42,20 @@ class Sampler:
     def _translate(self, real_a: tf.Tensor, real_b: tf.Tensor) -> tuple[tf.Tensor, ...]:
         ab, ba = self.generators
         fake_b, fake_a = ab(real_a, training=False), ba(real_b, training=False)
-        return real_a, fake_b, ba(fake_b, training=False), real_b, fake_a, ab(fake_a, training=False)
+        return (
+            real_a,
+            fake_b,
+            ba(fake_b, training=False),
+            real_b,
+            fake_a,
+            ab(fake_a, training=False),
+        )
 
 
-def fixed_pictures(shards: Shards, domain: str, image_size: int, limit: int = PICTURES) -> np.ndarray:
-    """The first pictures of a domain's test split, or training split: float32 [n, size, size, 3]."""
+def fixed_pictures(
+    shards: Shards, domain: str, image_size: int, limit: int = PICTURES
+) -> np.ndarray:
+    """A domain's first test (or training) pictures: float32 [n, size, size, 3]."""
     split = f"test{domain}" if shards.manifest.count(f"test{domain}") else f"train{domain}"
     pictures = test_images(shards, split, image_size, limit).map(lambda image, _name: image)
     return np.stack(list(pictures.as_numpy_iterator()))

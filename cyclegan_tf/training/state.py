@@ -35,7 +35,9 @@ class TrainingState(tf.Module):
         self.histories_b = self._histories(config, strategy, "history_b")
 
     @staticmethod
-    def _histories(config: Config, strategy: tf.distribute.Strategy, name: str) -> list[ImageHistory]:
+    def _histories(
+        config: Config, strategy: tf.distribute.Strategy, name: str
+    ) -> list[ImageHistory]:
         histories = []
         for device in strategy.extended.worker_devices:
             with tf.device(device):

@@ -65,9 +65,11 @@ class TrainingStep:
         }
 
     def _replica_step(self, real_a: tf.Tensor, real_b: tf.Tensor) -> Metrics:
-        """One step of one replica: its share of the losses, and the update of the shared weights."""
+        """One step of one replica: its share of the losses, and the common update."""
         share = 1.0 / self.strategy.num_replicas_in_sync
-        generator_gradients, fake_a, fake_b, metrics = self.generator_gradients(real_a, real_b, share)
+        generator_gradients, fake_a, fake_b, metrics = self.generator_gradients(
+            real_a, real_b, share
+        )
         discriminator_gradients, discriminator_metrics = self.discriminator_gradients(
             real_a, real_b, fake_a, fake_b, share
         )
@@ -123,7 +125,9 @@ class TrainingStep:
         """The translated source and, for the identity loss, the target put through as it is."""
         if not self.config.losses.lambda_identity:
             return generator(source, training=True), None
-        translated, kept = tf.split(generator(tf.concat([source, target], axis=0), training=True), 2)
+        translated, kept = tf.split(
+            generator(tf.concat([source, target], axis=0), training=True), 2
+        )
         return translated, kept
 
     def discriminator_gradients(
@@ -192,7 +196,9 @@ class TrainingStep:
         """Moves the averages toward the weights, faster at the start."""
         step = tf.cast(self.state.step.read_value(), tf.float32)
         decay = tf.minimum(self.config.run.average, (1.0 + step) / (10.0 + step))
-        for average, weight in zip(self.state.average_variables(), self.state.generator_variables()):
+        for average, weight in zip(
+            self.state.average_variables(), self.state.generator_variables()
+        ):
             strategy.extended.update(
                 average,
                 lambda mean, new: mean.assign_sub((1.0 - decay) * (mean - new)),

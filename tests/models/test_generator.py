@@ -103,6 +103,18 @@ def test_squeeze_and_excitation_stands_in_each_block(tiny_config):
     assert not layers_of(build_generator(tiny_config("anime-scene")), keras.layers.Multiply)
 
 
+def test_squeeze_and_excitation_looks_at_the_picture(tiny_config, pictures):
+    """The mean of what an instance norm returns is always its shift: it must look elsewhere."""
+    config = tiny_config("anime-character", generator_filters=8, generator_blocks=1)
+    generator = build_generator(config, image_size=16)
+    generator.set_weights([20 * weight for weight in generator.get_weights()])
+    gates = keras.Model(generator.input, layers_of(generator, keras.layers.Multiply)[0].input)
+    images = np.concatenate([pictures(8), np.tanh(5 * pictures(8, seed=1)) * 0.5 + 0.5])
+    gate = gates(images)[1].numpy()
+    assert gate.shape == (16, 1, 1, 32)
+    assert gate.std(axis=0).max() > 0.01
+
+
 def test_dropout_stands_in_each_block_and_rests_outside_training(tiny_config, pictures):
     generator = build_generator(tiny_config("face2anime", generator_blocks=3), image_size=16)
     assert len(layers_of(generator, layers.Dropout)) == 3

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import shutil
 import threading
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from cyclegan_tf.data import portraits
+from cyclegan_tf.errors import UserError
 from tests.tfrecords_tools.helpers import content, encoded, fill, picture, records
 from tfrecords_tools import build as build_module
 from tfrecords_tools import manifest as manifest_module
@@ -296,6 +298,19 @@ class Killed(BaseException):
     pass
 
 
+def test_an_output_that_is_being_mended_is_not_for_use(dataset, built, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise Killed
+
+    output = shutil.copytree(built, tmp_path / "out")
+    (output / "testB-00000-of-00002.tfrecord").unlink()
+    monkeypatch.setattr(build_module, "write_shard", interrupted)
+    with pytest.raises(Killed):
+        quiet_build(str(dataset), output)
+    with pytest.raises(UserError, match=r"no manifest\.json here"):
+        Manifest.load(output)
+
+
 def test_an_interrupted_build_goes_on(dataset, built, tmp_path, monkeypatch):
     output, write = tmp_path / "out", build_module.write_shard
 
@@ -451,15 +466,20 @@ def test_ctrl_c(dataset, tmp_path, monkeypatch, capsys):
     assert "the same command goes on" in capsys.readouterr().err
 
 
-def test_two_builds_of_one_folder_wait_for_each_other(dataset, built, tmp_path):
-    threads = [
-        threading.Thread(target=quiet_build, args=(str(dataset), tmp_path / "out")) for _ in "abc"
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert content(tmp_path / "out") == content(built)
+def test_a_build_waits_for_another_one_of_the_same_folder(dataset, built, tmp_path, capsys):
+    fcntl = pytest.importorskip("fcntl")
+    output = tmp_path / "out"
+    output.mkdir()
+    other = os.open(output, os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    thread = threading.Thread(target=build, args=(str(dataset), output))
+    thread.start()
+    while "waiting for another build" not in capsys.readouterr().err:
+        assert thread.is_alive()
+    assert content(output) == {}
+    os.close(other)
+    thread.join()
+    assert content(output) == content(built)
 
 
 # --- Mistakes ------------------------------------------------------------------------------------
@@ -514,6 +534,8 @@ def test_an_output_that_is_something_else(dataset, tmp_path, refused):
     assert "cannot be created" in line
     line = refused(main, "--input", dataset, "--output", "/proc/shards")
     assert "--output /proc/shards: cannot be created" in line
+    line = refused(main, "--input", dataset, "--output", tmp_path / ("x" * 300))
+    assert "cannot be created (File name too long)" in line
     assert content(foreign) == {"holiday.jpg": b"dear to me"}
 
 

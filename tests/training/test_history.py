@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -12,30 +13,51 @@ from cyclegan_tf.config import HistoryConfig
 from cyclegan_tf.training.history import ImageHistory
 
 
+class Query(NamedTuple):
+    """One query: pictures given, pictures returned, and what was kept before and after; as numbers."""
+
+    given: np.ndarray
+    returned: np.ndarray
+    before: np.ndarray
+    after: np.ndarray
+
+
 def new_history(kind: str = "swap", size: int = 50, every: int = 3) -> ImageHistory:
     """A history of one-pixel pictures."""
     return ImageHistory(HistoryConfig(kind=kind, size=size, every=every), image_size=1)
 
 
-def feed(history: ImageHistory, steps: int, batch: int = 1, seed: int = 7):
-    """Feeds the pictures 1, 2, 3… and yields (given, returned, kept before) of each query."""
+def feed(history: ImageHistory, steps: int, batch: int = 1, seed: int = 7) -> list[Query]:
+    """Feeds pictures filled with 1, 2, 3… from inside a graph."""
+
+    def numbers(images):
+        return images[:, 0, 0, 0]
 
     @tf.function
-    def query(images, step):
-        return history.query(images, tf.stack([tf.constant(seed, tf.int64), step]))
+    def run():
+        returned = tf.TensorArray(tf.float32, steps, element_shape=[batch, 1, 1, 3])
+        kept = tf.TensorArray(tf.float32, steps + 1, element_shape=[history.config.size])
+        kept = kept.write(0, numbers(history.images))
+        for step in tf.range(steps, dtype=tf.int64):
+            given = tf.cast(step * batch + tf.range(batch, dtype=tf.int64), tf.float32) + 1.0
+            images = given[:, None, None, None] * tf.ones([1, 1, 1, 3])
+            chosen = history.query(images, tf.stack([tf.constant(seed, tf.int64), step]))
+            returned = returned.write(tf.cast(step, tf.int32), chosen)
+            kept = kept.write(tf.cast(step, tf.int32) + 1, numbers(history.images))
+        return returned.stack(), kept.stack()
 
-    for step in range(steps):
-        given = np.arange(step * batch, (step + 1) * batch) + 1.0
-        before = history.images.numpy()[:, 0, 0, 0]
-        images = tf.constant(given, tf.float32)[:, None, None, None] * tf.ones([1, 1, 1, 3])
-        returned = query(images, tf.constant(step, tf.int64)).numpy()
-        assert returned.shape == (batch, 1, 1, 3)
-        assert (returned == returned[..., :1]).all()  # Whole pictures, never mixed.
-        yield given, returned[:, 0, 0, 0], before
+    returned, kept = (values.numpy() for values in run())
+    assert (returned == returned[..., :1]).all()  # Whole pictures, never mixed.
+    given = np.arange(steps * batch).reshape(steps, batch) + 1.0
+    return [Query(*each) for each in zip(given, returned[:, :, 0, 0, 0], kept[:-1], kept[1:])]
 
 
 def returned_by(history: ImageHistory, steps: int, batch: int = 1, seed: int = 7) -> np.ndarray:
-    return np.concatenate([returned for _, returned, _ in feed(history, steps, batch, seed)])
+    return np.concatenate([query.returned for query in feed(history, steps, batch, seed)])
+
+
+def places_of(pictures: np.ndarray, kept: np.ndarray) -> list[int]:
+    return [int(np.flatnonzero(kept == picture)[0]) for picture in pictures]
 
 
 @pytest.mark.parametrize("kind", ["swap", "contiguous", "uniform"])
@@ -50,13 +72,12 @@ def test_equal_seeds_choose_alike_and_others_do_not(kind):
     assert (first != other).any()
 
 
-@pytest.mark.parametrize("kind", ["swap", "contiguous", "uniform"])
-@pytest.mark.parametrize("size", [5, 7, 10, 12])
-def test_only_pictures_that_were_given_come_back(kind, size):
-    """Above all not the zeros of places that hold nothing yet, whatever the size and the batch."""
-    for given, returned, before in feed(new_history(kind, size), 60, 5):
-        known = {*given, *before[before > 0]}
-        assert set(returned) <= known
+@pytest.mark.parametrize("kind", ["contiguous", "uniform"])
+@pytest.mark.parametrize("size", [7, 12])
+def test_a_size_that_no_batches_fill_shows_no_empty_place(kind, size):
+    for seed in range(3):
+        for query in feed(new_history(kind, size), 12, 5, seed):
+            assert set(query.returned) <= {*query.given, *query.before[query.before > 0]}
 
 
 @pytest.mark.parametrize("size", [1, 5, 50])
@@ -65,9 +86,7 @@ def test_swap_returns_what_it_is_given_while_it_fills(size):
 
 
 def test_swap_fills_place_after_place():
-    history = new_history(size=3)
-    returned_by(history, 3)
-    np.testing.assert_array_equal(history.images[:, 0, 0, 0], [1.0, 2.0, 3.0])
+    np.testing.assert_array_equal(feed(new_history(size=3), 3)[-1].after, [1.0, 2.0, 3.0])
 
 
 @pytest.mark.parametrize(("size", "batch"), [(50, 1), (5, 1), (50, 5)])
@@ -76,7 +95,7 @@ def test_swap_returns_an_older_picture_half_the_time(size, batch):
     returned = returned_by(new_history(size=size), steps, batch)[size:]
     given = np.arange(steps * batch)[size:] + 1.0
     assert abs((returned != given).mean() - 0.5) < 0.03
-    assert (returned <= given).all()
+    assert (returned <= given).all() and returned.min() >= 1
 
 
 @pytest.mark.parametrize(("size", "batch"), [(50, 1), (5, 1), (50, 5)])
@@ -85,94 +104,78 @@ def test_swap_returns_no_picture_more_than_twice(size, batch):
     assert max(counts.values()) == 2
 
 
-def test_swap_keeps_what_it_does_not_return():
-    """At any time, everything given was returned last or is kept: nothing is lost."""
-    kept_or_returned = set()
-    for given, returned, before in feed(new_history(size=4), 100):
-        assert set(given) | set(before[before > 0]) >= set(returned)
-        if returned[0] != given[0]:
-            kept_or_returned.add(returned[0])
-            assert returned[0] in before
-    assert len(kept_or_returned) > 30
+def test_swap_puts_the_new_picture_in_the_place_of_the_one_it_returns():
+    for query in feed(new_history(size=4), 100)[4:]:
+        expected = query.before.copy()
+        if query.returned[0] != query.given[0]:
+            expected[places_of(query.returned, query.before)] = query.given
+        np.testing.assert_array_equal(query.after, expected)
 
 
 def test_swap_draws_every_place_equally():
-    size, steps = 5, 3000
-    places = collections.Counter()
-    for given, returned, before in feed(new_history(size=size), steps):
-        if returned[0] != given[0]:
-            places[int(np.flatnonzero(before == returned[0])[0])] += 1
-    shares = np.array([places[place] for place in range(size)]) / sum(places.values())
+    size = 5
+    queries = feed(new_history(size=size), 4000)[size:]
+    swapped = [query for query in queries if query.returned[0] != query.given[0]]
+    places = [places_of(query.returned, query.before)[0] for query in swapped]
+    shares = np.bincount(places, minlength=size) / len(places)
     assert np.abs(shares - 1 / size).max() < 0.04
 
 
 def test_swap_handles_a_batch_in_turn():
     """A history of one: a picture can be swapped for another one of its own batch."""
-    history, swapped_inside = new_history(size=1), 0
-    for given, returned, before in feed(history, 50, 4):
-        kept = before[0]
-        for one, other in zip(given, returned):
-            assert other == one or other == kept or kept == 0
-            swapped_inside += other != one and kept in given
-            kept = one if other != one or kept == 0 else kept
-        assert history.images.numpy()[0, 0, 0, 0] == kept
+    swapped_inside = 0
+    for query in feed(new_history(size=1), 50, 4)[1:]:
+        kept = query.before[0]
+        for given, returned in zip(query.given, query.returned):
+            assert returned in (given, kept)
+            swapped_inside += returned != given and kept in query.given
+            kept = given if returned != given else kept
+        assert query.after[0] == kept
     assert swapped_inside > 20
 
 
 @pytest.mark.parametrize("kind", ["contiguous", "uniform"])
 def test_reports_history_shows_older_pictures_every_third_step(kind):
-    for step, (given, returned, before) in enumerate(feed(new_history(kind, 25), 60, 5)):
+    for step, query in enumerate(feed(new_history(kind, 25), 60, 5)):
         if step % 3 == 2:
-            assert set(returned) <= set(before[before > 0])
-            assert not set(returned) & set(given)
+            assert set(query.returned) <= set(query.before[query.before > 0])
+            assert not set(query.returned) & set(query.given)
         else:
-            np.testing.assert_array_equal(returned, given)
+            np.testing.assert_array_equal(query.returned, query.given)
 
 
 @pytest.mark.parametrize("kind", ["contiguous", "uniform"])
 def test_reports_history_replaces_a_contiguous_run_by_the_newest(kind):
-    history = new_history(kind, 25)
-    starts = collections.Counter()
-    for step, (given, _, before) in enumerate(feed(history, 600, 5)):
-        after = history.images.numpy()[:, 0, 0, 0]
-        places = np.flatnonzero(after != before)
-        np.testing.assert_array_equal(after[places], given)
+    queries, starts = feed(new_history(kind, 25), 1000, 5), []
+    for query in queries:
+        places = np.flatnonzero(query.after != query.before)
+        np.testing.assert_array_equal(query.after[places], query.given)
         np.testing.assert_array_equal(places, places[0] + np.arange(5))
-        if step < 5:
-            assert places[0] == 5 * step
-        else:
-            starts[places[0]] += 1
-    assert set(starts) == set(range(21))
-    assert max(starts.values()) < 3 * min(starts.values()) + 20
+        starts.append(places[0])
+    assert starts[:5] == [0, 5, 10, 15, 20]
+    shares = np.bincount(starts[5:], minlength=21) / len(starts[5:])
+    assert np.abs(shares - 1 / 21).max() < 0.03
 
 
 def test_contiguous_shows_a_contiguous_run_from_anywhere():
-    starts = collections.Counter()
-    for step, (_, returned, before) in enumerate(feed(new_history("contiguous", 25), 900, 5)):
-        if step % 3 == 2 and step > 5:
-            first = int(np.flatnonzero(before == returned[0])[0])
-            np.testing.assert_array_equal(returned, before[first : first + 5])
-            starts[first] += 1
-    assert set(starts) == set(range(21))
+    starts = []
+    for query in feed(new_history("contiguous", 25), 3000, 5)[8::3]:
+        places = places_of(query.returned, query.before)
+        np.testing.assert_array_equal(places, places[0] + np.arange(5))
+        starts.append(places[0])
+    shares = np.bincount(starts, minlength=21) / len(starts)
+    assert np.abs(shares - 1 / 21).max() < 0.03
 
 
 def test_uniform_shows_five_different_ones_each_as_often():
-    places, runs, queries = collections.Counter(), 0, 0
-    for step, (_, returned, before) in enumerate(feed(new_history("uniform", 25), 1500, 5)):
-        if step % 3 == 2 and step > 5:
-            found = [int(np.flatnonzero(before == each)[0]) for each in returned]
-            assert len(set(found)) == 5
-            places.update(found)
-            runs += (np.diff(found) == 1).all()
-            queries += 1
-    shares = np.array([places[place] for place in range(25)]) / queries
-    assert np.abs(shares - 5 / 25).max() < 0.08
-    assert runs < 5
+    queries = feed(new_history("uniform", 25), 3000, 5)[8::3]
+    places = [places_of(query.returned, query.before) for query in queries]
+    assert all(len(set(five)) == 5 for five in places)
+    assert np.mean([(np.diff(five) == 1).all() for five in places]) < 0.01
+    shares = np.bincount(np.ravel(places), minlength=25) / len(places)
+    assert np.abs(shares - 5 / 25).max() < 0.05
 
 
 def test_two_histories_with_other_seeds_keep_other_pictures():
-    histories = [new_history(size=10) for _ in range(2)]
-    for seed, history in enumerate(histories):
-        returned_by(history, 100, seed=seed)
-    first, second = (history.images.numpy() for history in histories)
+    first, second = (feed(new_history(size=10), 100, seed=seed)[-1].after for seed in (0, 1))
     assert (first != second).any()

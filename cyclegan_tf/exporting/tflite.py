@@ -1,0 +1,297 @@
+"""A generator as a .tflite file for phones and browsers: built-in operations only, fixed size."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from cyclegan_tf.config import STRIDE, Config
+from cyclegan_tf.data.pipeline import Shards, decode, to_pixels, to_range
+from cyclegan_tf.data.sources import open_data
+from cyclegan_tf.errors import UserError
+from cyclegan_tf.exporting.litert import LiteRtModel
+from cyclegan_tf.exporting.pictures import unfinished_file
+from cyclegan_tf.exporting.tflite_metadata import Description, add_metadata
+from cyclegan_tf.models.layers import trainable_variables
+from cyclegan_tf.training.checkpoints import load_generators
+from tfrecords_tools.schema import parse_example
+
+QUANTIZATIONS = ("none", "float16", "dynamic", "int8")
+CALIBRATION_PICTURES = 100
+PARITY_PICTURES = 8
+LEAST_SSIM = 0.90
+# Instance norm divides by a variance that is far below one step of its tensor's 8-bit scale in most
+# channels, so its arithmetic stays float32; the convolutions, nearly all of the work, are int8.
+_FLOAT_OPERATIONS = ["MEAN", "SQUARED_DIFFERENCE", "ADD", "RSQRT", "SUB", "MUL"]
+
+
+@dataclass(frozen=True)
+class TfliteOptions:
+    """What kind of file is written.
+
+    Attributes:
+        quantize: "none", "float16" (weights), "dynamic" (int8 weights) or "int8" (activations too).
+        is_uint8: pictures go in and come out as uint8; else as float32 in [-1, 1].
+        image_size: their side; None for the one that the run was trained at.
+        data: where calibration and test pictures come from; None for the run's own data.
+        seed: of the choice of these pictures.
+        version: of the model, for the metadata.
+        license: of the model, for the metadata.
+    """
+
+    quantize: str = "none"
+    is_uint8: bool = True
+    image_size: int | None = None
+    data: str | None = None
+    seed: int = 0
+    version: str = "1"
+    license: str = "code: Apache-2.0; weights: as the training pictures allow"
+
+    def file_name(self, direction: str, size: int) -> str:
+        """For example ab_256_float16.tflite."""
+        io = "" if self.is_uint8 else "_float_io"
+        return f"{direction}_{size}_{self.quantize}{io}.tflite"
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far a file's pictures are from those of Keras.
+
+    Attributes:
+        largest: largest absolute difference in levels of 255.
+        mean: mean absolute difference in levels of 255.
+        ssim: mean structural similarity.
+    """
+
+    largest: int
+    mean: float
+    ssim: float
+
+    def shortfall(self, quantize: str) -> str | None:
+        """Why a file with this parity is refused; None if it is good enough."""
+        if quantize == "none" and self.largest > 1:
+            return f"differs from Keras by up to {self.largest} levels, more than 1"
+        if quantize == "float16" and self.mean > 1.0:
+            return f"differs from Keras by {self.mean:.2f} levels on average, more than 1"
+        if self.ssim < LEAST_SSIM:
+            return f"its SSIM with Keras is {self.ssim:.3f}, under {LEAST_SSIM:.2f}"
+        return None
+
+
+@dataclass(frozen=True)
+class TfliteExport:
+    """A converted generator.
+
+    Attributes:
+        path: the file; not there if it was refused.
+        size: in bytes.
+        parity: with Keras on pictures of the test split.
+        refused: why it was not written; None if it was.
+    """
+
+    path: Path
+    size: int
+    parity: Parity
+    refused: str | None
+
+
+def export_tflite(
+    run_dir: Path, output: Path, directions: Sequence[str], options: TfliteOptions
+) -> list[TfliteExport]:
+    """Converts a run's generators and writes those that are close enough to Keras.
+
+    Args:
+        run_dir: the run directory.
+        output: the folder for the files.
+        directions: "ab", "ba" or both.
+        options: what kind of file.
+
+    Raises:
+        UserError: if the run, its data or an option does not allow it, or ``output`` cannot be
+            written, or ai-edge-litert, the runtime that checks the files, is not installed.
+    """
+    config = Config.load(run_dir)
+    size = options.image_size or config.data.image_size
+    _check_size(size)
+    shards = open_data(options.data or config.data.data)
+    generators = load_generators(run_dir, config, size)._asdict()
+    return [
+        _export_one(generators[direction], direction, config, shards, size, Path(output), options)
+        for direction in directions
+    ]
+
+
+def _check_size(size: int) -> None:
+    if not 16 <= size <= 2048 or size % STRIDE:
+        raise UserError(
+            f"--image-size {size}: must be from 16 to 2048 and divisible by {STRIDE} for a .tflite"
+        )
+
+
+def _export_one(
+    generator: tf.keras.Model,
+    direction: str,
+    config: Config,
+    shards: Shards,
+    size: int,
+    output: Path,
+    options: TfliteOptions,
+) -> TfliteExport:
+    domain = direction[0].upper()
+    calibration = None
+    if options.quantize == "int8":
+        calibration = sample_pictures(
+            shards, f"train{domain}", size, CALIBRATION_PICTURES, options.seed
+        )
+    model = convert(generator, size, options.quantize, options.is_uint8, calibration)
+    model = add_metadata(model, _description(direction, config, size, options))
+    split = f"test{domain}" if shards.manifest.count(f"test{domain}") else f"train{domain}"
+    pictures = sample_pictures(shards, split, size, PARITY_PICTURES, options.seed)
+    parity = compare(LiteRtModel(model), generator, pictures)
+    path = output / options.file_name(direction, size)
+    refused = parity.shortfall(options.quantize)
+    if refused is None:
+        _write(path, model)
+    return TfliteExport(path, len(model), parity, refused)
+
+
+def convert(
+    generator: tf.keras.Model,
+    size: int,
+    quantize: str,
+    is_uint8: bool,
+    calibration: np.ndarray | None = None,
+) -> bytes:
+    """Converts a generator.
+
+    Args:
+        generator: float [1, size, size, 3] in [-1, 1] to the same.
+        size: side of the pictures.
+        quantize: one of ``QUANTIZATIONS``.
+        is_uint8: whether pictures are uint8 at both ends.
+        calibration: for "int8": uint8 [count, size, size, 3], typical pictures.
+
+    Returns:
+        The .tflite file's bytes.
+    """
+    module, translate = _module(generator, size, is_uint8)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions(
+        [translate.get_concrete_function()], module
+    )
+    if quantize != "none":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if quantize == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if quantize == "int8":
+        return _convert_int8(converter, calibration, is_uint8)
+    return converter.convert()
+
+
+def _module(
+    generator: tf.keras.Model, size: int, is_uint8: bool
+) -> tuple[tf.Module, tf.types.experimental.PolymorphicFunction]:
+    """The function to convert, and the module that keeps its variables alive."""
+    module = tf.Module()
+    module.weights = trainable_variables(generator)
+    kind = tf.uint8 if is_uint8 else tf.float32
+
+    @tf.function(input_signature=[tf.TensorSpec([1, size, size, 3], kind, "image")])
+    def translate(image: tf.Tensor) -> dict[str, tf.Tensor]:
+        if not is_uint8:
+            return {"translated": generator(image, training=False)}
+        outputs = generator(to_range(tf.cast(image, tf.float32)), training=False)
+        # tanh is within [-1, 1]; a saturating cast would be a Flex operation.
+        return {"translated": tf.cast(tf.round((outputs + 1.0) * 127.5), tf.uint8)}
+
+    return module, translate
+
+
+def _convert_int8(
+    converter: tf.lite.TFLiteConverter, calibration: np.ndarray, is_uint8: bool
+) -> bytes:
+    """Quantizes the convolutions to int8 and leaves ``_FLOAT_OPERATIONS`` in float32.
+
+    Pictures at both ends are as in the other files: no app need know how a file is quantized.
+    """
+
+    def pictures() -> Iterator[list[np.ndarray]]:
+        for picture in calibration[:, None]:
+            yield [picture if is_uint8 else to_range(picture.astype(np.float32))]
+
+    converter.representative_dataset = pictures
+    options = tf.lite.experimental.QuantizationDebugOptions(denylisted_ops=_FLOAT_OPERATIONS)
+    quantizer = tf.lite.experimental.QuantizationDebugger(
+        converter=converter, debug_dataset=pictures, debug_options=options
+    )
+    return quantizer.get_nondebug_quantized_model()
+
+
+def compare(model: LiteRtModel, generator: tf.keras.Model, pictures: np.ndarray) -> Parity:
+    """Compares a file in the LiteRT runtime with its generator in Keras.
+
+    Args:
+        model: the file.
+        generator: what it was made from.
+        pictures: uint8 [count, side, side, 3].
+    """
+    theirs = model.translate(pictures)
+    ours = [
+        to_pixels(generator(to_range(tf.cast(picture, tf.float32)), training=False))
+        for picture in pictures[:, None]
+    ]
+    ours = tf.concat(ours, axis=0)
+    difference = np.abs(theirs.astype(np.int16) - ours.numpy())
+    similarity = tf.image.ssim(tf.constant(theirs), ours, max_val=255)
+    return Parity(
+        int(difference.max()), float(difference.mean()), float(tf.reduce_mean(similarity))
+    )
+
+
+def sample_pictures(shards: Shards, split: str, size: int, count: int, seed: int) -> np.ndarray:
+    """``count`` pictures of a split, or all if there are fewer, chosen by ``seed``.
+
+    Returns:
+        uint8 [count, size, size, 3].
+    """
+    total = shards.manifest.count(split)
+    chosen = np.random.default_rng(seed).choice(total, min(count, total), replace=False)
+    paths = [str(path) for path in shards.manifest.paths(shards.folder, split)]
+    records = tf.data.TFRecordDataset(paths).enumerate()
+    records = records.filter(lambda place, _: tf.reduce_any(place == chosen))
+
+    def load(_, serialized: tf.Tensor) -> tf.Tensor:
+        pixels = decode(parse_example(serialized)["image"])
+        pixels = tf.image.resize(pixels, (size, size), antialias=True)
+        return tf.saturate_cast(tf.round(pixels), tf.uint8)
+
+    return np.stack(list(records.map(load).as_numpy_iterator()))
+
+
+def _description(direction: str, config: Config, size: int, options: TfliteOptions) -> Description:
+    source, target = direction.upper()
+    return Description(
+        name=f"CycleGAN {source} to {target}",
+        text=f"Translates pictures of domain {source} to domain {target}; preset {config.preset}, "
+        f"quantization {options.quantize}.",
+        version=options.version,
+        license=options.license,
+        source=f"A picture of domain {source}, RGB",
+        result=f"The picture as one of domain {target}, RGB",
+        image_size=size,
+        is_uint8=options.is_uint8,
+    )
+
+
+def _write(path: Path, model: bytes) -> None:
+    try:
+        with unfinished_file(path) as unfinished:
+            unfinished.write_bytes(model)
+    except OSError as error:
+        raise UserError(
+            f"--output {path.parent}: cannot be written ({os.strerror(error.errno)})"
+        ) from error

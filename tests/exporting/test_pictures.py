@@ -1,0 +1,118 @@
+"""Picture files in and out."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from cyclegan_tf.exporting.pictures import BadFile, Picture, read_picture, save_picture
+from tests.exporting.helpers import pixels
+
+
+def test_exif_orientation_is_applied_and_not_written_again(tmp_path):
+    picture = pixels(20, 30)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned a quarter to the right
+    Image.fromarray(picture).save(tmp_path / "a.png", exif=exif)
+    read = read_picture(tmp_path / "a.png")
+    np.testing.assert_array_equal(read.pixels, np.rot90(picture, -1))
+    save_picture(read, tmp_path / "b.png")
+    np.testing.assert_array_equal(read_picture(tmp_path / "b.png").pixels, read.pixels)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".tiff"])
+def test_alpha_is_kept(tmp_path, suffix):
+    picture = Picture(pixels(16, 24), pixels(16, 24, seed=1)[..., 0])
+    save_picture(picture, tmp_path / f"a{suffix}")
+    np.testing.assert_array_equal(read_picture(tmp_path / f"a{suffix}").alpha, picture.alpha)
+
+
+def test_alpha_of_a_palette_is_kept(tmp_path):
+    image = Image.fromarray(pixels(16, 16)).quantize(16)
+    image.save(tmp_path / "a.png", transparency=0)
+    alpha = read_picture(tmp_path / "a.png").alpha
+    np.testing.assert_array_equal(alpha == 0, np.asarray(image) == 0)
+    assert (alpha == 0).any()
+
+
+def test_a_colour_profile_is_converted(tmp_path):
+    image = Image.fromarray(pixels(16, 16))
+    lab = ImageCms.createProfile("LAB", 5000)
+    assert read_picture(save_with(image, lab, tmp_path / "odd.png")).pixels.shape == (16, 16, 3)
+    linear = Image.fromarray(np.full((8, 8, 3), 55, np.uint8))  # 0.0382 of the light in sRGB
+    profile = display_profile(gamma=1.0)
+    linear.save(tmp_path / "linear.png", icc_profile=profile)
+    level = read_picture(tmp_path / "linear.png").pixels.mean()
+    expected = 255 * (1.055 * (55 / 255) ** (1 / 2.4) - 0.055)
+    assert abs(level - expected) < 2
+
+
+def save_with(image: Image.Image, profile, path):
+    image.save(path, icc_profile=ImageCms.ImageCmsProfile(profile).tobytes())
+    return path
+
+
+def display_profile(gamma: float) -> bytes:
+    """sRGB's profile with another gamma in its three curves."""
+    data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    for index in range(int.from_bytes(data[128:132], "big")):
+        entry = data[132 + 12 * index : 144 + 12 * index]
+        start = int.from_bytes(entry[4:8], "big")
+        if entry[:4] in (b"rTRC", b"gTRC", b"bTRC"):
+            assert data[start : start + 4] == b"para"
+            # Type 0: Y = X ** gamma, as a 16.16 number
+            data[start + 8 : start + 16] = bytes(4) + int(gamma * 65536).to_bytes(4, "big")
+    return bytes(data)
+
+
+def test_sixteen_bits_keep_their_range(tmp_path):
+    values = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    levels = read_picture(tmp_path / "a.png").pixels
+    np.testing.assert_array_equal(levels[..., 0].ravel(), np.arange(256))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "YCbCr", "LA", "RGBA"])
+def test_every_mode_becomes_rgb(mode):
+    read = read_picture(Image.fromarray(pixels(12, 10)).convert(mode))
+    assert read.pixels.shape == (12, 10, 3)
+    assert (read.alpha is not None) == (mode in ("LA", "RGBA"))
+
+
+@pytest.mark.parametrize("height, width, shape", [(40, 80, (20, 40)), (80, 40, (40, 20))])
+def test_size_is_the_shorter_side(height, width, shape):
+    picture = Picture(pixels(height, width), pixels(height, width)[..., 0]).resized(20)
+    assert picture.pixels.shape == (*shape, 3)
+    assert picture.alpha.shape == shape
+
+
+def test_jpeg_is_written_near_to_lossless(tmp_path):
+    picture = Picture(pixels(32, 32))
+    save_picture(picture, tmp_path / "a.jpg")
+    difference = read_picture(tmp_path / "a.jpg").pixels.astype(int) - picture.pixels
+    assert np.abs(difference).mean() < 2
+
+
+@pytest.mark.parametrize("damage", ["empty", "text", "truncated", "missing"])
+def test_a_bad_file_has_a_short_reason(tmp_path, damage):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels(64, 64)).save(buffer, "PNG")
+    contents = {"empty": b"", "text": b"none", "truncated": buffer.getvalue()[:-500]}
+    if damage in contents:
+        (tmp_path / "a.png").write_bytes(contents[damage])
+    with pytest.raises(BadFile) as error:
+        read_picture(tmp_path / "a.png")
+    assert 0 < len(str(error.value)) < 200
+    assert "\n" not in str(error.value)
+
+
+def test_a_link_in_place_of_the_result_is_replaced_not_followed(tmp_path):
+    (tmp_path / "precious.png").write_bytes(b"precious")
+    for name in ("a.png", ".unfinished-a.png"):
+        (tmp_path / name).symlink_to(tmp_path / "precious.png")
+    save_picture(Picture(pixels(8, 8)), tmp_path / "a.png")
+    assert (tmp_path / "precious.png").read_bytes() == b"precious"
+    assert not (tmp_path / "a.png").is_symlink()

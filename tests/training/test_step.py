@@ -1,0 +1,298 @@
+"""The training step: the right gradients, applied once per step, in one graph."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cyclegan_tf.models.layers import trainable_variables
+from cyclegan_tf.training.history import ImageHistory
+
+GAN_METRICS = {
+    "generator_ab", "generator_ba", "cycle_a", "cycle_b", "discriminator_a", "discriminator_b"
+}  # fmt: skip
+IDENTITY_METRICS = {"identity_a", "identity_b"}
+PENALTY_METRICS = {"penalty_a", "penalty_b"}
+
+
+def distance(one: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_mean(tf.abs(one - other))
+
+
+def squared(decisions: tf.Tensor, target: float) -> tf.Tensor:
+    return tf.reduce_mean((decisions - target) ** 2)
+
+
+def sum_of_gradients(terms, models) -> list[np.ndarray]:
+    """The weighted sum of every term's own gradient, one tape per term."""
+    variables = [variable for model in models for variable in trainable_variables(model)]
+    total = [np.zeros(variable.shape) for variable in variables]
+    for weight, term in terms:
+        with tf.GradientTape() as tape:
+            loss = term()
+        found = tape.gradient(loss, variables, unconnected_gradients="zero")
+        total = [sum_ + weight * gradient.numpy() for sum_, gradient in zip(total, found)]
+    return total
+
+
+def assert_close(found, right) -> None:
+    """Equal but for rounding, each tensor measured by its own length."""
+    assert len(found) == len(right)
+    for one, other in zip(found, right):
+        assert np.linalg.norm(other) > 0
+        assert np.linalg.norm(one - other) <= 1e-3 * np.linalg.norm(other)
+
+
+def weights_of(models) -> list[np.ndarray]:
+    """All weights, in order."""
+    return [weight for model in models for weight in model.get_weights()]
+
+
+def weights_by_layer(models) -> dict[str, np.ndarray]:
+    """The first weight, a kernel or a scale, of every layer that has any but a dropout's count."""
+    layers = [(model.name, layer) for model in models for layer in model.layers]
+    return {
+        f"{model}/{layer.name}": layer.get_weights()[0]
+        for model, layer in layers
+        if layer.trainable_variables
+    }
+
+
+def enlarged(step) -> None:
+    """Weights ten times those of the start: gradients far from rounding errors."""
+    for model in step.state.networks:
+        model.set_weights([10 * weight for weight in model.get_weights()])
+
+
+@pytest.mark.parametrize("identity", [5.0, 0.0])
+@pytest.mark.parametrize("preset", ["paper", "selfie2anime-v1"])
+def test_generators_get_the_gradient_of_every_term(
+    preset, identity, tiny_config, new_training, pictures
+):
+    config = tiny_config(preset, batch_size=2, lambda_cycle=7.0, lambda_identity=identity)
+    step, a, b = new_training(config), pictures(2), pictures(2, seed=1)
+    enlarged(step)
+    to_b, to_a, judge_a, judge_b = step.state.networks
+    terms = [
+        (1.0, lambda: squared(judge_b(to_b(a)), 1.0)),
+        (1.0, lambda: squared(judge_a(to_a(b)), 1.0)),
+        (7.0, lambda: distance(to_a(to_b(a)), a)),
+        (7.0, lambda: distance(to_b(to_a(b)), b)),
+        (identity, lambda: distance(to_a(a), a)),
+        (identity, lambda: distance(to_b(b), b)),
+    ]
+    found, fake_a, fake_b, _ = step.strategy.run(step.generator_gradients, args=(a, b, 1.0))
+    assert_close(found, sum_of_gradients(terms, [to_b, to_a]))
+    np.testing.assert_allclose(fake_a, to_a(b), atol=1e-4)
+    np.testing.assert_allclose(fake_b, to_b(a), atol=1e-4)
+
+
+def test_discriminators_get_their_gradient_from_the_history(
+    tiny_config, new_training, pictures, monkeypatch
+):
+    monkeypatch.setattr(ImageHistory, "query", lambda self, images, seed: -images)
+    step = new_training(tiny_config(batch_size=2, discriminator_weight=0.3))
+    enlarged(step)
+    real_a, real_b, fake_a, fake_b = (pictures(2, seed=seed) for seed in range(4))
+    judge_a, judge_b = step.state.networks[2:]
+    terms = [
+        (0.3, lambda: squared(judge_a(real_a), 1.0) + squared(judge_a(-fake_a), 0.0)),
+        (0.3, lambda: squared(judge_b(real_b), 1.0) + squared(judge_b(-fake_b), 0.0)),
+    ]
+    arguments = (real_a, real_b, fake_a, fake_b, 1.0)
+    found, metrics = step.strategy.run(step.discriminator_gradients, args=arguments)
+    assert_close(found, sum_of_gradients(terms, [judge_a, judge_b]))
+    losses = [float(weight * term()) for weight, term in terms]
+    found_losses = [float(metrics["discriminator_a"]), float(metrics["discriminator_b"])]
+    assert found_losses == pytest.approx(losses, rel=1e-4)
+
+
+def test_discriminators_get_the_gradient_of_the_penalty(tiny_config, new_training, pictures):
+    """With generated pictures equal to real ones, every interpolate is the real one."""
+    config = tiny_config("selfie2anime-v2", batch_size=2, discriminator_weight=0.0)
+    step, real = new_training(config), pictures(2)
+    enlarged(step)
+    judges = step.state.networks[2:]
+
+    def penalty_of(judge):
+        images = tf.constant(real)
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            decisions = tf.reduce_mean(judge(images), axis=[1, 2, 3])
+        slopes = tf.reshape(tape.gradient(decisions, images), [2, -1])
+        return tf.reduce_mean((tf.norm(slopes, axis=1) - 1.0) ** 2)
+
+    terms = [(10.0, lambda judge=judge: penalty_of(judge)) for judge in judges]
+    arguments = (real, real, real, real, 1.0)
+    found, metrics = step.strategy.run(step.discriminator_gradients, args=arguments)
+    right = sum_of_gradients(terms, judges)
+    moved = [i for i, gradient in enumerate(right) if gradient.any()]
+    assert_close([found[i] for i in moved], [right[i] for i in moved])
+    penalties = [float(metrics["penalty_a"]), float(metrics["penalty_b"])]
+    assert penalties == pytest.approx([float(penalty_of(judge)) for judge in judges], rel=1e-4)
+
+
+@pytest.mark.parametrize(("identity", "passes"), [(5.0, [2, 1]), (0.0, [1, 1])])
+def test_no_identity_passes_at_weight_0(
+    identity, passes, tiny_config, new_training, pictures, monkeypatch
+):
+    """Counted in pictures that go through a generator."""
+    step = new_training(tiny_config(lambda_identity=identity))
+    seen = []
+    for generator in step.state.networks[:2]:
+        call = generator.call
+
+        def spy(images, *args, call=call, **kwargs):
+            seen.append(images.shape[0])
+            return call(images, *args, **kwargs)
+
+        monkeypatch.setattr(generator, "call", spy)
+    step.strategy.run(step.generator_gradients, args=(pictures(), pictures(), 1.0))
+    assert sorted(seen) == sorted(2 * passes)
+
+
+def test_every_preset_trains(preset, tiny_config, new_training, pairs, pictures, eager):
+    config = tiny_config(preset)
+    assert config.run.batch_size in (1, 5)
+    step = new_training(config)
+    before = weights_by_layer(step.state.networks)
+    metrics = step.run(pairs(step, pictures(10), pictures(10, seed=1)), tf.constant(1))
+    identity = IDENTITY_METRICS if config.losses.lambda_identity else set()
+    penalty = PENALTY_METRICS if config.losses.gradient_penalty else set()
+    assert set(metrics) == GAN_METRICS | identity | penalty
+    assert np.isfinite([float(value) for value in metrics.values()]).all()
+    for name, kernel in weights_by_layer(step.state.networks).items():
+        assert np.isfinite(kernel).all(), name
+        # The single ReLU of a tiny squeeze may rest.
+        assert (kernel != before[name]).any() or "_se_" in name, name
+    assert step.state.steps_done() == 1
+
+
+@pytest.mark.parametrize("kind", ["vanilla", "hinge", "wasserstein"])
+def test_every_loss_trains(kind, tiny_config, new_training, pairs, pictures, eager):
+    step = new_training(tiny_config(gan_loss=kind, gradient_penalty=10.0))
+    metrics = step.run(pairs(step, pictures(4), pictures(4)), tf.constant(1))
+    assert np.isfinite([float(value) for value in metrics.values()]).all()
+
+
+def test_bfloat16_trains_float32_weights(tiny_config, new_training, pairs, pictures, eager):
+    step = new_training(tiny_config(average=0.9), precision="bfloat16")
+    metrics = step.run(pairs(step, pictures(4), pictures(4)), tf.constant(1))
+    assert all(value.dtype == tf.float32 for value in metrics.values())
+    assert np.isfinite([float(value) for value in metrics.values()]).all()
+    assert all(weight.dtype == np.float32 for weight in weights_of(step.state.networks))
+
+
+def test_the_rate_follows_the_length_of_the_training(
+    tiny_config, new_training, pairs, pictures, eager
+):
+    """A training of one step has a rate of zero in its second."""
+    step = new_training(tiny_config(), total_steps=1)
+    batches = pairs(step, pictures(4), pictures(4))
+    weights = [weights_of(step.state.networks)]
+    for _ in range(2):
+        step.run(batches, tf.constant(1))
+        weights.append(weights_of(step.state.networks))
+    start, first, second = weights
+    assert any((one != two).any() for one, two in zip(start, first))
+    assert all((one == two).all() for one, two in zip(first, second))
+
+
+def test_averages_follow_their_formula(tiny_config, new_training, pairs, pictures, eager):
+    step = new_training(tiny_config(average=0.15, learning_rate=0.1))
+    batches = pairs(step, pictures(4), pictures(4))
+    expected = weights_of(step.state.generators)
+    for done in range(3):
+        step.run(batches, tf.constant(1))
+        decay = min(0.15, (1 + done) / (10 + done))
+        assert done == 0 or decay == 0.15
+        newest = weights_of(step.state.generators)
+        expected = [decay * old + (1 - decay) * new for old, new in zip(expected, newest)]
+        for average, right in zip(weights_of(step.state.averages), expected):
+            np.testing.assert_allclose(average, right, rtol=1e-5, atol=1e-6)
+
+
+def test_two_replicas_of_1_take_the_step_of_one_of_2(
+    tiny_config, new_training, pairs, pictures, eager
+):
+    config = tiny_config(batch_size=2, history_size=0, average=0.9)
+    steps = [new_training(config, replicas) for replicas in (1, 2)]
+    metrics = []
+    for step in steps:
+        # Without momentum's memory, Adam's first step is the gradient's sign: moments tell more.
+        metrics.append(step.run(pairs(step, pictures(4), pictures(4, seed=1)), tf.constant(1)))
+    for name in metrics[0]:
+        assert float(metrics[0][name]) == pytest.approx(float(metrics[1][name]), rel=1e-4)
+    for optimizer in ("generator_optimizer", "discriminator_optimizer"):
+        one, two = (getattr(step.state, optimizer).first_moments for step in steps)
+        assert_close([each.numpy() for each in two], [each.numpy() for each in one])
+
+
+@pytest.fixture(scope="module")
+def compiled(tiny_config, new_training):
+    """A step whose graph is made once, and a function that brings its state back to the start."""
+    step = new_training(tiny_config(history_size=2, average=0.9))
+    variables = all_variables(step.state)
+    values = [variable.numpy() for variable in variables]
+
+    def restart():
+        for variable, value in zip(variables, values):
+            variable.assign(value)
+        return step
+
+    return restart
+
+
+def all_variables(state) -> list:
+    models = [*state.networks, *(state.averages or ())]
+    return [*(weight for model in models for weight in model.weights), *state.variables]
+
+
+def test_one_trace_serves_every_call(compiled, pairs, pictures):
+    step = compiled()
+    batches = pairs(step, pictures(4), pictures(4, seed=1))
+    for steps in (1, 3, 2):
+        metrics = step.run(batches, tf.constant(steps))
+        assert set(metrics) == GAN_METRICS | IDENTITY_METRICS
+        assert np.isfinite([float(value) for value in metrics.values()]).all()
+    step.run(pairs(step, pictures(4), pictures(4)), tf.constant(1))
+    assert step.state.steps_done() == 7
+    assert step.run.experimental_get_tracing_count() == 1
+
+
+def test_six_steps_in_one_call_are_two_calls_of_three(compiled, pairs, pictures):
+    results = []
+    for calls in ([6], [3, 3]):
+        step = compiled()
+        assert step.state.steps_done() == 0
+        batches = pairs(step, pictures(4), pictures(4, seed=1))
+        metrics = [step.run(batches, tf.constant(steps)) for steps in calls]
+        assert step.state.steps_done() == 6
+        mean = {name: np.mean([each[name] for each in metrics]) for name in metrics[0]}
+        results.append((mean, [variable.numpy() for variable in all_variables(step.state)]))
+    (metrics, variables), (others, other_variables) = results
+    assert metrics == pytest.approx(others, rel=1e-5)
+    for one, other in zip(variables, other_variables):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_two_replicas_in_a_graph(tiny_config, new_training, pairs, pictures):
+    """With dropout and histories of their own; weights and moments stay the same on both."""
+    config = tiny_config("face2anime", batch_size=2, generator_blocks=1, history_size=2)
+    step = new_training(config, replicas=2)
+    metrics = step.run(pairs(step, pictures(4), pictures(4, seed=1)), tf.constant(3))
+    assert np.isfinite([float(value) for value in metrics.values()]).all()
+    state = step.state
+    mirrored_variables = [
+        *state.generator_variables(),
+        *state.discriminator_variables(),
+        *state.generator_optimizer.second_moments,
+    ]
+    for variable in mirrored_variables:
+        first, second = step.strategy.experimental_local_results(variable)
+        np.testing.assert_array_equal(first.numpy(), second.numpy())
+    for histories in (state.histories_a, state.histories_b):
+        first, second = (history.images.numpy() for history in histories)
+        assert (first != second).any()
+        assert [int(history.seen) for history in histories] == [3, 3]
