@@ -53,7 +53,7 @@ class Outcome:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; the exit status is 1 if any file failed."""
-    arguments = _parser().parse_args(argv)
+    arguments = _parser().parse_intermixed_args(argv)
     _check(arguments)
     outcome = Outcome()
     jobs = list(_to_do(plan(arguments.inputs, arguments.output, outcome), arguments, outcome))

@@ -15,7 +15,7 @@ from cyclegan_tf.presets import PRESETS, make_config
 
 tf.get_logger().setLevel("ERROR")
 
-# Two virtual CPUs for the tests with two replicas; possible only before TensorFlow's first operation.
+# Two virtual CPUs for two replicas; possible only before TensorFlow's first operation.
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
@@ -31,7 +31,7 @@ TINY = {
 
 @pytest.fixture(scope="session")
 def tiny_config():
-    """A function: the preset's config at 16 pixels with 2-channel networks, some settings changed."""
+    """A function: a preset's config at 16 pixels, 2-channel networks, some settings changed."""
 
     def make(preset: str = "paper", **overrides):
         return make_config(preset, **{**TINY, **overrides})

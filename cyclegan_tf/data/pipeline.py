@@ -134,7 +134,7 @@ def _training_stream(
     kept = _records(shards, split).cache() if cached else None
 
     def one_pass(number: tf.Tensor) -> tf.data.Dataset:
-        order = tf.random.experimental.stateless_fold_in([seed, 0], number)[0]
+        order = tf.random.stateless_uniform([], [seed, number], None, None, tf.int64)
         if kept is not None:
             return kept.shuffle(count, seed=order, reshuffle_each_iteration=False)
         records = _records(shards, split, order)

@@ -12,15 +12,15 @@ import numpy as np
 from cyclegan_tf.reporting.metrics import group_of, split_name
 
 # The drawing, in SVG units; the page scales it.
-WIDTH, HEIGHT = 400, 190
-LEFT, RIGHT, TOP, BOTTOM = 46, 392, 8, 166
+WIDTH, HEIGHT = 400, 200
+LEFT, RIGHT, TOP, BOTTOM = 46, 392, 8, 172
 
 MAX_POINTS = 300  # of a curve
 MAX_CHARTS = 30  # An unbounded number of metrics must not make an unbounded page.
 MIN_SMOOTHED = 40  # Shorter curves are shown as they are.
 
 GROUPS = {"losses": "Losses", "scores": "Scores", "speed": "Speed and schedule"}
-_HIDDEN = {"step", "time", "epoch"}
+_AXES = {"step", "time"}
 _LABELS = {"ab": "A → B", "ba": "B → A", "a": "A", "b": "B", "": ""}
 _TITLES = {  # stem → (title, hint), in the order of the page
     "generator": ("Generators", "adversarial"),
@@ -85,7 +85,7 @@ def collect(records: Iterable[dict[str, Any]]) -> tuple[dict[str, Series], dict[
     for record in records:
         step = record["step"]
         for name, value in record.items():
-            if name in _HIDDEN or isinstance(value, (str, bool, list, dict)):
+            if name in _AXES or isinstance(value, (str, bool, list, dict)):
                 continue
             if value is None or not math.isfinite(value):
                 broken.setdefault(name, step)
@@ -100,7 +100,7 @@ def draw_charts(series: dict[str, Series]) -> dict[str, list[Chart]]:
     """The charts of each non-empty group, by its title; all share one range of steps."""
     last = max((one.steps[-1] for one in series.values()), default=0)
     together: dict[str, list[str]] = {}
-    for name in sorted(series):
+    for name in sorted(series.keys() - {"epoch"}):
         together.setdefault(split_name(name)[0], []).append(name)
     order = list(_TITLES)
     stems = sorted(together, key=lambda stem: (order.index(stem) if stem in order else 99, stem))
@@ -129,66 +129,76 @@ def number(value: float) -> str:
 
 def _chart(stem: str, series: dict[str, Series], last_step: int) -> Chart:
     title, hint = _TITLES.get(stem, (stem.replace("_", " ").capitalize(), ""))
-    smooth = group_of(stem) == "losses"
-    low, high = _range([_smoothed(one.values) if smooth else one.values for one in series.values()])
+    group = group_of(stem)
+    noisy = group == "losses"
+    low, high = _range([one.values for one in series.values()], noisy, group != "scores")
+    x_ticks = [tick for tick in _ticks(0, last_step) if tick % 1 == 0]
     return Chart(
         title=title,
         hint=hint,
-        curves=[_curve(name, one, smooth, last_step, low, high) for name, one in series.items()],
-        x_ticks=[(_x(tick, last_step), compact(tick)) for tick in _ticks(0, last_step)],
+        curves=[_curve(name, one, noisy, last_step, low, high) for name, one in series.items()],
+        x_ticks=[(_x(tick, last_step), compact(tick)) for tick in x_ticks],
         y_ticks=[(_y(tick, low, high), number(tick)) for tick in _ticks(low, high)],
     )
 
 
 def _curve(
-    name: str, series: Series, smooth: bool, last_step: int, low: float, high: float
+    name: str, series: Series, noisy: bool, last_step: int, low: float, high: float
 ) -> Curve:
-    def polyline(values: list[float] | np.ndarray) -> list[tuple[float, float]]:
-        xs = _x(_thinned(series.steps), last_step)
-        return list(zip(xs.round(1).tolist(), _y(_thinned(values), low, high).round(1).tolist()))
+    xs = _x(_thinned(series.steps), last_step).round(1).tolist()
+
+    def polyline(values: np.ndarray) -> list[tuple[float, float]]:
+        return list(zip(xs, _y(_thinned(values), low, high).round(1).tolist()))
 
     suffix = split_name(name)[1]
-    smooth = smooth and len(series.values) >= MIN_SMOOTHED
-    best = _smoothed(series.values) if smooth else np.asarray(series.values)
-    raw, line = polyline(series.values), polyline(best)
+    # Clipped before all else, so that a spike cannot pull the smoothed curve away for long.
+    values = np.clip(series.values, low, high)
+    points, smooth = polyline(values), []
+    if noisy and len(values) >= MIN_SMOOTHED:
+        smooth = polyline(_smoothed(values))
     return Curve(
         label=_LABELS[suffix],
         colour=int(suffix.startswith("b")),
-        last=number(float(best[-1])),
-        end=line[-1],
-        points=_svg_points(raw),
-        smooth=_svg_points(line) if smooth else "",
+        last=number(series.values[-1]),
+        end=(smooth or points)[-1],
+        points=_svg_points(points),
+        smooth=_svg_points(smooth),
     )
 
 
-def _thinned(values: list[float] | np.ndarray) -> np.ndarray:
+def _thinned(values: list[int] | np.ndarray) -> np.ndarray:
     """At most ``MAX_POINTS`` values, the means of equal parts."""
     count = len(values)
     edges = np.linspace(0, count, min(count, MAX_POINTS), endpoint=False).astype(int)
     return np.add.reduceat(np.asarray(values, np.float64), edges) / np.diff([*edges, count])
 
 
-def _smoothed(values: list[float]) -> np.ndarray:
+def _smoothed(values: np.ndarray) -> np.ndarray:
     """An exponential moving average over about a fiftieth of the curve, unbiased at its start."""
-    if len(values) < MIN_SMOOTHED:
-        return np.asarray(values)
     memory = 1.0 - 1.0 / max(3.0, len(values) / 50)
     total = weight = 0.0
     means = []
-    for value in values:
+    for value in values.tolist():
         total, weight = memory * total + value, memory * weight + 1.0
         means.append(total / weight)
     return np.asarray(means)
 
 
-def _range(curves: list[list[float] | np.ndarray]) -> tuple[float, float]:
-    """The range of the vertical axis: from zero where that wastes little of it."""
-    low = float(min(np.min(curve) for curve in curves))
-    high = float(max(np.max(curve) for curve in curves))
-    if 0.0 <= low < 0.5 * high:
+def _range(curves: list[list[float]], noisy: bool, from_zero: bool) -> tuple[float, float]:
+    """The range of the vertical axis: from zero if asked, or where that wastes little of it."""
+    limits = [_limits(values) if noisy else (min(values), max(values)) for values in curves]
+    low, high = min(low for low, _ in limits), max(high for _, high in limits)
+    if low >= 0.0 and (from_zero or low < 0.5 * high):
         low = 0.0
     margin = 0.08 * (high - low) or 0.1 * abs(high) or 1.0
     return (0.0 if low == 0.0 else low - margin), high + margin
+
+
+def _limits(values: list[float]) -> tuple[float, float]:
+    """The smallest and the largest value, but for rare ones that lie far out."""
+    low, high = np.percentile(values, (1, 99)).tolist()
+    reach = high - low
+    return max(min(values), low - reach), min(max(values), high + reach)
 
 
 def _ticks(low: float, high: float, count: int = 5) -> list[float]:
@@ -205,8 +215,7 @@ def _x(step: Any, last_step: int) -> Any:
 
 
 def _y(value: Any, low: float, high: float) -> Any:
-    """Values outside the range (single spikes) lie on the border."""
-    return BOTTOM - (BOTTOM - TOP) * np.clip((value - low) / (high - low), 0.0, 1.0)
+    return BOTTOM - (BOTTOM - TOP) * (value - low) / (high - low)
 
 
 def _svg_points(points: list[tuple[float, float]]) -> str:

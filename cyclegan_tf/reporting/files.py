@@ -15,7 +15,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         OSError: if it cannot be written; ``path`` is then as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The process number keeps two writers of the same file (train and evaluate) out of each other's way.
+    # The process number keeps two commands that write the same file out of each other's way.
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         unfinished.write_bytes(content)

@@ -44,9 +44,9 @@ def group_of(stem: str) -> str:
 class MetricsLog:
     """Writes a run's metrics to ``metrics.jsonl`` and, with images, to ``tensorboard/``.
 
-    A session that was killed may have logged steps that its last checkpoint does not hold. They will
-    be taken again, so opening the log forgets them: it cuts metrics.jsonl back to ``done_steps`` and
-    tells TensorBoard to drop what came after.
+    A session that was killed may have logged steps that its last checkpoint does not hold. They
+    will be taken again, so opening the log forgets them: it cuts metrics.jsonl back to
+    ``done_steps`` and tells TensorBoard to drop what came after.
 
     Args:
         run_dir: the run directory; made if it is missing.
@@ -65,8 +65,8 @@ class MetricsLog:
     def write(self, step: int, values: dict[str, float]) -> None:
         """Appends one record: {"step", "time" (seconds since 1970), and the values}.
 
-        A value that is not finite becomes null, as JSON has no name for it. Values keep 7 digits, as
-        many as a float32 has.
+        A value that is not finite becomes null, as JSON has no name for it. Values keep 7 digits,
+        as many as a float32 has.
         """
         floats = {name: float(value) for name, value in values.items()}
         self._append(step, {name: _rounded(value) for name, value in floats.items()})
@@ -105,7 +105,8 @@ class MetricsLog:
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
     """The records of a run, oldest first; none if there is no metrics.jsonl yet.
 
-    Each has an int "step"; a value that was not finite is None. A half-written last line is left out.
+    Each has an int "step"; a value that was not finite is None. A half-written last line is left
+    out.
 
     Raises:
         UserError: if any other line is no record.
@@ -129,7 +130,9 @@ def _parse(line: bytes, path: Path, number: int) -> dict[str, Any]:
     except ValueError:
         record = None
     if not isinstance(record, dict) or type(record.get("step")) is not int:
-        raise UserError(f"{path}: line {number} must be a JSON object with a step; delete that line")
+        raise UserError(
+            f"{path}: line {number} must be a JSON object with a step; delete that line"
+        )
     return record
 
 

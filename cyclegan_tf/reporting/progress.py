@@ -52,10 +52,11 @@ class Progress:
             unit_scale=batch_size,
             file=sys.stderr if terminal else _Lines(sys.stderr),
             ncols=_columns() if terminal else None,
+            nrows=20,  # Some terminals say that they have none, and tqdm would show nothing there.
             bar_format=_BAR if terminal else _LINE,
             mininterval=REFRESH_SECONDS if terminal else LOG_SECONDS,
             miniters=1,
-            smoothing=0.1,  # Samples and checkpoints take time too: a longer memory keeps the rest steady.
+            smoothing=0.1,  # Samples and checkpoints take time, too, which must not shake the rest.
         )
 
     def update(self, steps: int, losses: dict[str, float]) -> None:
@@ -104,7 +105,7 @@ class _Lines:
         self._stream = stream
 
     def write(self, text: str) -> None:
-        line = text.strip()
+        line = " ".join(text.split())
         if line:
             self._stream.write(line + "\n")
 

@@ -1,9 +1,11 @@
-"""The page that shows how a run goes: ``runs/NAME/report.html``, one file that needs nothing else."""
+"""The page that shows how a run goes: ``report.html``, one file that needs nothing else."""
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import datetime
+import functools
 import io
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,16 +68,16 @@ def write_report(run_dir: Path) -> Path:
     config, records = Config.load(run_dir), read_metrics(run_dir)
     series, broken = charts.collect(records)
     warnings = _warnings(records, broken)
-    directions = [one for one in (_direction(run_dir, key, warnings) for key in DIRECTIONS) if one]
+    directions = [_direction(run_dir, key) for key in DIRECTIONS]
     html = _template().render(
         name=run_dir.resolve().name,
         config=config,
         updated=_updated(records),
-        progress=_progress(config, records),
+        progress=_progress(config, series),
         facts=_facts(config, records, series),
         warnings=warnings[-MAX_WARNINGS:],
         older_warnings=max(0, len(warnings) - MAX_WARNINGS),
-        directions=directions,
+        directions=[one for one in directions if one],
         groups=charts.draw_charts(series),
         settings=_settings(config),
         chart=charts,
@@ -85,6 +87,7 @@ def write_report(run_dir: Path) -> Path:
     return path
 
 
+@functools.lru_cache(maxsize=1)
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
@@ -99,21 +102,19 @@ def _template() -> jinja2.Template:
 
 def _warnings(records: list[dict[str, Any]], broken: dict[str, int]) -> list[str]:
     """What was logged as a warning, and the metrics that were not finite."""
-    logged = [f"Step {r['step']:,}: {r['warning']}" for r in records if "warning" in r]
-    return logged + [f"{name} is not finite since step {step:,}." for name, step in broken.items()]
+    logged = [f"Step {r['step']:,}: {str(r['warning'])[:500]}" for r in records if "warning" in r]
+    return logged + [f"Step {step:,}: {name} was not finite." for name, step in broken.items()]
 
 
-def _direction(run_dir: Path, key: str, warnings: list[str]) -> Direction | None:
-    """The samples of direction "ab" or "ba"; None without any. Adds to the warnings."""
+def _direction(run_dir: Path, key: str) -> Direction | None:
+    """The samples of direction "ab" or "ba"; None if there are none yet."""
     moments = []
     strips = list_strips(run_dir, key)
     for step, path in _spread(strips, MAX_MOMENTS):
-        # The latest is shown large, too.
-        cell = LATEST_CELL if path == strips[-1][1] else MOMENT_CELL
-        try:
-            moments.append((step, read_strip(path, cell)))
-        except OSError:
-            warnings.append(f"{path.relative_to(run_dir)} is no readable picture.")
+        is_latest = step == strips[-1][0]  # It is shown large, too.
+        # A picture that someone broke is no reason to have no report.
+        with contextlib.suppress(OSError):
+            moments.append((step, read_strip(path, LATEST_CELL if is_latest else MOMENT_CELL)))
     if not moments:
         return None
     step, latest = moments[-1]
@@ -144,9 +145,9 @@ def _spread(items: list[Any], count: int) -> list[Any]:
 
 
 def _shrunk(picture: Image.Image) -> Image.Image:
-    small = picture.copy()
-    small.thumbnail((MOMENT_CELL, MOMENT_CELL))
-    return small
+    if picture.width <= MOMENT_CELL:
+        return picture
+    return picture.resize((MOMENT_CELL, MOMENT_CELL), Image.Resampling.LANCZOS)
 
 
 def _data_uri(picture: Image.Image) -> str:
@@ -162,28 +163,29 @@ def _updated(records: list[dict[str, Any]]) -> str:
     return f"{moment:%Y-%m-%d %H:%M} UTC"
 
 
-def _progress(config: Config, records: list[dict[str, Any]]) -> float:
+def _progress(config: Config, series: dict[str, charts.Series]) -> float:
     """The share of the training that is done, from 0 to 1."""
-    if not records:
+    if "epoch" not in series:
         return 0.0
+    epoch = series["epoch"]
     if config.run.steps:
-        return min(1.0, records[-1]["step"] / config.run.steps)
-    epochs = [record["epoch"] for record in records if record.get("epoch") is not None]
-    return min(1.0, epochs[-1] / config.run.epochs) if epochs else 0.0
+        return min(1.0, epoch.steps[-1] / config.run.steps)
+    return min(1.0, epoch.values[-1] / config.run.epochs)
 
 
 def _facts(
     config: Config, records: list[dict[str, Any]], series: dict[str, charts.Series]
 ) -> list[tuple[str, str]]:
     """(name, value) of what one wants to know first."""
-    step, done = (records[-1]["step"] if records else 0), _progress(config, records)
-    facts = [("Step", f"{step:,}")]
-    epochs = [record["epoch"] for record in records if record.get("epoch") is not None]
-    if epochs:
-        facts.append(("Epoch", f"{epochs[-1]:.1f} of {config.run.epochs}"))
+    step, done = (records[-1]["step"] if records else 0), _progress(config, series)
+    facts = [("Step", f"{step:,}" + (f" of {config.run.steps:,}" if config.run.steps else ""))]
+    if "epoch" in series:
+        total = "" if config.run.steps else f" of {config.run.epochs}"
+        facts.append(("Epoch", f"{series['epoch'].values[-1]:.1f}{total}"))
     if "images_per_second" in series:
-        facts.append(("Throughput", f"{charts.number(series['images_per_second'].values[-1])} images/s"))
-        spent = _seconds(series["images_per_second"], config.run.batch_size)
+        throughput = series["images_per_second"]
+        facts.append(("Images per second", charts.number(throughput.values[-1])))
+        spent = _seconds(throughput, config.run.batch_size)
         facts.append(("Trained for", _duration(spent)))
         if 0.0 < done < 1.0:
             facts.append(("Left, about", _duration(spent * (1.0 - done) / done)))

@@ -29,6 +29,17 @@ def make_run(folder: Path, config) -> Path:
     return folder
 
 
+def distinct_generators(tiny_config) -> dict[str, Any]:
+    """Tiny configs by preset, one for every generator that the presets have among them."""
+    from cyclegan_tf.presets import PRESETS
+
+    first = {}
+    for preset in PRESETS:
+        config = tiny_config(preset, generator_blocks=1)
+        first.setdefault(config.generator, (preset, config))
+    return dict(first.values())
+
+
 def pixels(height: int, width: int, seed: int = 0) -> np.ndarray:
     """A smooth picture with some noise: uint8 [height, width, 3]."""
     random = np.random.default_rng(seed)

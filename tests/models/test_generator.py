@@ -94,7 +94,10 @@ def test_shuffling_convolutions_double_the_paper_channels_before_they_shuffle(ti
     generator = build_generator(tiny_config("selfie2anime-v1"), image_size=16)
     shuffles = layers_of(generator, layers.PixelShuffle)
     assert [shuffle.input.shape[-1] for shuffle in shuffles] == [16, 8]
-    assert [tuple(shuffle.output.shape) for shuffle in shuffles] == [(None, 8, 8, 4), (None, 16, 16, 2)]
+    assert [tuple(shuffle.output.shape) for shuffle in shuffles] == [
+        (None, 8, 8, 4),
+        (None, 16, 16, 2),
+    ]
 
 
 def test_squeeze_and_excitation_stands_in_each_block(tiny_config):

@@ -160,7 +160,9 @@ def test_a_layers_shape_is_what_it_says(layer_and_images):
     layer, images = layer_and_images
     shape = tuple(layer(images).shape)
     assert tuple(layer.compute_output_shape(tuple(images.shape))) == shape
-    symbolic = type(layer).from_config(layer.get_config())(keras.Input((None, None, images.shape[-1])))
+    symbolic = type(layer).from_config(layer.get_config())(
+        keras.Input((None, None, images.shape[-1]))
+    )
     assert tuple(symbolic.shape) == (None, None, None, shape[-1])
 
 

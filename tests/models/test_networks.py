@@ -58,7 +58,9 @@ def test_weights_start_around_zero_with_deviation_002(tiny_config):
 
 
 def test_biases_start_at_zero(tiny_config):
-    weights = [weight for model in build_networks(tiny_config(), 16) for weight in model.get_weights()]
+    weights = [
+        weight for model in build_networks(tiny_config(), 16) for weight in model.get_weights()
+    ]
     assert all(not weight.any() for weight in weights if weight.ndim == 1)
 
 

@@ -1,7 +1,7 @@
 """The networks and the training step of `paper` in PyTorch, to be compared with ours.
 
-Written from the paper (Zhu et al. 2017, 4 and 7.2) and the measures of the authors' PyTorch code. The
-convolutions before a norm have the biases that theirs have and ours leave out.
+Written from the paper (Zhu et al. 2017, 4 and 7.2) and the measures of the authors' PyTorch code.
+The convolutions before a norm have the biases that theirs have and ours leave out.
 """
 
 from __future__ import annotations
@@ -73,9 +73,13 @@ def discriminator_losses(networks, real_a, real_b) -> dict[str, torch.Tensor]:
     to_b, to_a, judge_a, judge_b = networks
     with torch.no_grad():
         fake_b, fake_a = to_b(real_a), to_a(real_b)
+
+    def half(judge, real, fake):
+        return 0.5 * (((judge(real) - 1) ** 2).mean() + (judge(fake) ** 2).mean())
+
     return {
-        "discriminator_a": 0.5 * (((judge_a(real_a) - 1) ** 2).mean() + (judge_a(fake_a) ** 2).mean()),
-        "discriminator_b": 0.5 * (((judge_b(real_b) - 1) ** 2).mean() + (judge_b(fake_b) ** 2).mean()),
+        "discriminator_a": half(judge_a, real_a, fake_a),
+        "discriminator_b": half(judge_b, real_b, fake_b),
     }
 
 
@@ -90,7 +94,7 @@ def pairs_of_layers(model: nn.Module, keras_model) -> list[tuple]:
 
 @torch.no_grad()
 def take_weights(model: nn.Module, keras_model) -> None:
-    """Copies a Keras model's weights; the biases that it lacks, cancelled by a norm, become noise."""
+    """Copies a Keras model's weights; biases that it lacks, cancelled by a norm, become noise."""
     for convolution, layer in pairs_of_layers(model, keras_model):
         kernel, *bias = (torch.from_numpy(weight) for weight in layer.get_weights())
         convolution.weight.copy_(kernel.permute(3, 2, 0, 1))

@@ -285,6 +285,16 @@ def test_the_limit_of_a_bomb_is_its_header():
         prepare(BOMB)
 
 
+def test_what_tensorflow_sees_otherwise_is_encoded_anew(monkeypatch):
+    import tensorflow as tf
+
+    monkeypatch.setattr(tf.io, "decode_image", lambda *_, **__: tf.zeros([16, 25, 3], tf.uint8))
+    made = prepare(encoded(RGB, "PNG", compress_level=1))
+    monkeypatch.undo()
+    assert made.change == "not decoded by tf.image"
+    np.testing.assert_array_equal(decoded(made), np.asarray(RGB))
+
+
 def test_low_contrast_is_no_reason():
     pixels = np.arange(400, dtype=np.uint8).reshape(20, 20) % 8
     assert prepare(encoded(Image.fromarray(pixels), "PNG")).change is None

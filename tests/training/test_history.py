@@ -14,7 +14,7 @@ from cyclegan_tf.training.history import ImageHistory
 
 
 class Query(NamedTuple):
-    """One query: pictures given, pictures returned, and what was kept before and after; as numbers."""
+    """One query: pictures given and returned, and what was kept before and after; as numbers."""
 
     given: np.ndarray
     returned: np.ndarray

@@ -84,7 +84,7 @@ def test_gradient_penalty_of_a_plane(slope, pictures):
 
 
 def test_gradient_penalty_is_the_mean_over_pictures_of_averaged_decisions():
-    """Two decisions of slopes 1 and 5 on the first number make one of 3; the second picture has 0."""
+    """Slopes 1 and 5 of two decisions on one number make 3; the second picture has 0."""
 
     def decide(images):
         first = images[:, :1, :1, :1] * tf.reshape([1.0, 0.0], [2, 1, 1, 1])
@@ -114,7 +114,9 @@ def test_gradient_penalty_looks_at_uniform_interpolates_one_weight_per_picture(p
     between = interpolates(real, fake, SEED)
     weights = ((between - real) / (fake - real)).reshape(count, -1)
     weight = np.median(weights, axis=1)
-    np.testing.assert_allclose(real + weight[:, None, None, None] * (fake - real), between, atol=1e-5)
+    np.testing.assert_allclose(
+        real + weight[:, None, None, None] * (fake - real), between, atol=1e-5
+    )
     assert weight.min() >= 0 and weight.max() <= 1
     shares, _ = np.histogram(weight, bins=10, range=(0, 1))
     assert np.abs(shares / count - 0.1).max() < 0.03

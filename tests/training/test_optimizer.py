@@ -72,7 +72,7 @@ def test_adam_is_the_papers_formula(replicas, mirrored):
             second = config.beta_2 * second + (1 - config.beta_2) * gradient**2
             unbiased_first = first / (1 - config.beta_1 ** (step + 1))
             unbiased_second = second / (1 - config.beta_2 ** (step + 1))
-            weight = weight - RATE * unbiased_first / (np.sqrt(unbiased_second) + EPSILON)  # noqa: PLW2901
+            weight = weight - RATE * unbiased_first / (np.sqrt(unbiased_second) + EPSILON)
         np.testing.assert_allclose(mine[i].numpy(), weight, atol=5e-5)
         np.testing.assert_allclose(adam.first_moments[i].numpy(), first, rtol=1e-5)
         np.testing.assert_allclose(adam.second_moments[i].numpy(), second, rtol=1e-4)

@@ -54,7 +54,9 @@ def test_the_rate_is_a_function_of_the_step_inside_a_graph():
     assert run(tf.constant(0, tf.int64)).dtype == tf.float32
 
 
-@pytest.mark.parametrize(("pairs", "batch", "steps"), [(10, 1, 10), (10, 3, 4), (9, 3, 3), (2, 5, 1)])
+@pytest.mark.parametrize(
+    ("pairs", "batch", "steps"), [(10, 1, 10), (10, 3, 4), (9, 3, 3), (2, 5, 1)]
+)
 def test_an_epoch_shows_every_pair(pairs, batch, steps):
     assert steps_per_epoch(Config().replace(batch_size=batch), pairs) == steps
 

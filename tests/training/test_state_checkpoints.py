@@ -51,8 +51,7 @@ def scrambled(state) -> None:
     """Another number in every variable, as if the state had trained."""
     for i, variable in enumerate(variables_of(state)):
         value = np.random.default_rng(i).uniform(1, 100, variable.shape)
-        variable.assign(value.astype(variable.dtype if isinstance(variable.dtype, str) else
-                                     variable.dtype.as_numpy_dtype))
+        variable.assign(tf.cast(value, variable.dtype))
 
 
 def refusal(function, *args) -> str:
@@ -154,24 +153,27 @@ def test_a_damaged_checkpoint_is_refused(damage, file, tiny_config, new_training
 @pytest.mark.parametrize("replicas", [1, 2])
 @pytest.mark.parametrize("size", [None, 16])
 def test_load_generators_are_those_to_show(
-    average, replicas, size, tiny_config, new_training, pictures, tmp_path
+    average, replicas, size, tiny_config, new_training, tmp_path
 ):
     config = tiny_config("face2anime", batch_size=2, generator_blocks=1, average=average)
     state = new_training(config, replicas).state
-    for i, weight in enumerate(weight for model in state.shown_generators() for weight in model.weights):
-        weight.assign(weight + 0.01 * i) if "calls" not in weight.name else None
+    scrambled(state)
     Checkpoints(state, tmp_path, 3).save()
     loaded = load_generators(tmp_path, config, size)
     assert loaded._fields == state.shown_generators()._fields == ("ab", "ba")
     for model, right in zip(loaded, state.shown_generators()):
-        np.testing.assert_array_equal(model(pictures()), right(pictures()))
+        assert model.input_shape[1] == size
+        for weight, expected in zip(model.get_weights(), right.get_weights()):
+            np.testing.assert_array_equal(weight, expected)
 
 
 def test_load_generators_names_a_run_without_checkpoints(tiny_config, tmp_path):
     assert refusal(load_generators, tmp_path, tiny_config()).startswith(f"--run-dir {tmp_path}: ")
 
 
-@pytest.mark.parametrize("asked", [{"generator_filters": 3}, {"average": 0.9}, {"generator_blocks": 3}])
+@pytest.mark.parametrize(
+    "asked", [{"generator_filters": 3}, {"average": 0.9}, {"generator_blocks": 3}]
+)
 def test_load_generators_refuses_other_generators(asked, tiny_config, new_training, tmp_path):
     Checkpoints(new_training(tiny_config()).state, tmp_path, 3).save()
     message = refusal(load_generators, tmp_path, tiny_config(**asked))

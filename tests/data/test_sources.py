@@ -1,0 +1,128 @@
+"""What --data names: packed once, under a name made from the content."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from cyclegan_tf.data import portraits
+from cyclegan_tf.data.pipeline import Shards
+from cyclegan_tf.data.sources import cache_folder, open_data
+from cyclegan_tf.errors import UserError
+from tests.tiny import chart, few_people, pack_charts
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    """Where packed shards go in this test."""
+    monkeypatch.setenv("CYCLEGAN_TF_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def pictures(tmp_path) -> Path:
+    """A folder of pictures."""
+    pack_charts(tmp_path, trainA=4, trainB=3, testA=1, testB=1)
+    return tmp_path / "pictures"
+
+
+def counts(shards: Shards) -> list[int]:
+    return [shards.manifest.count(split) for split in ("trainA", "trainB", "testA", "testB")]
+
+
+def refusal(data: object) -> str:
+    with pytest.raises(UserError) as caught:
+        open_data(str(data))
+    return str(caught.value)
+
+
+def test_the_demo_is_drawn_once(cache, monkeypatch):
+    monkeypatch.setattr(portraits, "demo_items", few_people(train=3, test=2))
+    monkeypatch.setattr("os.cpu_count", lambda: 1)  # One worker draws in this process.
+    shards = open_data("demo")
+    assert counts(shards) == [3, 3, 2, 2]
+    assert shards.manifest.paired
+    assert shards.folder.parent == cache
+    monkeypatch.setattr(portraits, "draw", None)
+    assert open_data("demo").folder == shards.folder
+
+
+def test_a_folder_is_packed_once(cache, pictures):
+    shards = open_data(str(pictures))
+    assert counts(shards) == [4, 3, 1, 1]
+    assert not shards.manifest.paired
+    times = {path: path.stat().st_mtime_ns for path in shards.folder.iterdir()}
+    assert open_data(f"{pictures}/").folder == shards.folder
+    assert {path: path.stat().st_mtime_ns for path in shards.folder.iterdir()} == times
+    assert [path.name for path in cache.iterdir()] == [shards.folder.name]
+
+
+def test_the_packed_folder_is_named_after_the_pictures_folder(cache, pictures):
+    assert open_data(str(pictures)).folder.name.startswith("pictures-")
+
+
+def test_other_pictures_are_packed_anew(cache, pictures):
+    before = open_data(str(pictures)).folder
+    chart(9).save(pictures / "trainA" / "9.png")
+    after = open_data(str(pictures))
+    assert after.folder != before
+    assert counts(after) == [5, 3, 1, 1]
+
+
+def test_equal_pictures_elsewhere_are_not_packed_again(cache, pictures, tmp_path):
+    shutil.copytree(pictures, tmp_path / "elsewhere" / "pictures")
+    before = open_data(str(pictures)).folder
+    assert open_data(str(tmp_path / "elsewhere" / "pictures")).folder == before
+
+
+def test_a_folder_of_shards_is_used_where_it_is(cache, pictures):
+    folder = pictures.parent / "shards"
+    assert open_data(str(folder)).folder == folder
+    assert not cache.exists()
+
+
+@pytest.mark.parametrize("split", ["trainA", "trainB"])
+def test_one_picture_is_too_few(cache, pictures, split):
+    for path in sorted((pictures / split).iterdir())[1:]:
+        path.unlink()
+    message = refusal(pictures)
+    assert message.startswith(f"--data {pictures}: {split} has 1 usable picture(s)")
+    assert "at least 2" in message
+
+
+def test_a_missing_folder_names_the_flag(cache, tmp_path):
+    assert refusal(tmp_path / "nowhere").startswith(
+        f"--data {tmp_path / 'nowhere'}: does not exist"
+    )
+    assert not cache.exists()
+
+
+def test_an_empty_domain_names_the_flag(cache, pictures):
+    shutil.rmtree(pictures / "trainB")
+    (pictures / "trainB").mkdir()
+    assert refusal(pictures).startswith(f"--data {pictures}: trainB holds no files")
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"")])
+def test_a_damaged_folder_of_shards_is_refused_before_the_training(cache, pictures, damage):
+    shard = sorted((pictures.parent / "shards").glob("trainB-*"))[0]
+    damage(shard)
+    assert refusal(shard.parent).startswith(f"{shard}: ")
+
+
+def test_a_cache_that_cannot_be_made_names_the_variable(pictures, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("CYCLEGAN_TF_CACHE", str(tmp_path / "file" / "cache"))
+    message = refusal(pictures)
+    assert str(tmp_path / "file" / "cache") in message
+    assert "CYCLEGAN_TF_CACHE" in message
+
+
+def test_the_cache_is_below_home_unless_the_variable_says_else(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("CYCLEGAN_TF_CACHE", raising=False)
+    assert cache_folder() == tmp_path / ".cache" / "cyclegan_tf"
+    monkeypatch.setenv("CYCLEGAN_TF_CACHE", "~/elsewhere")
+    assert cache_folder() == tmp_path / "elsewhere"

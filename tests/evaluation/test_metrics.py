@@ -1,0 +1,71 @@
+"""Paired scores: by hand, and against scikit-image."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from skimage.metrics import structural_similarity
+
+from cyclegan_tf.evaluation.metrics import paired_scores
+
+
+def noise(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (*shape, 3), dtype=np.uint8)
+
+
+def blended(images: np.ndarray, share: float) -> np.ndarray:
+    """Pictures with noise mixed in."""
+    other = noise(*images.shape[:3], seed=1)
+    return ((1 - share) * images + share * other).round().astype(np.uint8)
+
+
+def test_a_picture_is_equal_to_itself():
+    assert paired_scores(noise(2, 16, 16), noise(2, 16, 16)) == {
+        "mae": 0.0,
+        "ssim": pytest.approx(1.0),
+    }
+
+
+@pytest.mark.parametrize(("one", "other"), [(0, 255), (255, 0), (3, 250)])
+def test_the_error_of_levels_does_not_wrap_around(one, other):
+    images, truth = (np.full((1, 16, 16, 3), level, np.uint8) for level in (one, other))
+    assert paired_scores(images, truth)["mae"] == abs(one - other)
+
+
+def test_the_error_is_the_mean_over_pictures_and_pixels():
+    truth = np.full((2, 16, 16, 3), 100, np.uint8)
+    images = truth.copy()
+    images[0] += 10
+    images[1, :8] -= 4
+    assert paired_scores(images, truth)["mae"] == pytest.approx((10 + 2) / 2)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3, 1.0])
+@pytest.mark.parametrize("shape", [(3, 24, 24), (1, 17, 32)])
+def test_as_scikit_image(shape, share):
+    truth = noise(*shape)
+    images = blended(truth, share)
+    expected = np.mean(
+        [
+            structural_similarity(
+                image,
+                true,
+                gaussian_weights=True,
+                sigma=1.5,
+                use_sample_covariance=False,
+                data_range=255,
+                channel_axis=2,
+            )
+            for image, true in zip(images, truth)
+        ]
+    )
+    scores = paired_scores(images, truth)
+    assert scores["ssim"] == pytest.approx(expected, abs=1e-4)
+    difference = images.astype(float) - truth.astype(float)
+    assert scores["mae"] == pytest.approx(np.abs(difference).mean())
+
+
+def test_pictures_smaller_than_the_window():
+    truth = noise(1, 8, 8)
+    assert paired_scores(truth, truth)["ssim"] == pytest.approx(1.0)
+    assert paired_scores(blended(truth, 0.5), truth)["ssim"] < 0.95

@@ -1,0 +1,208 @@
+"""The command cyclegan_tf.train: its errors, its names, and every preset."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+
+from cyclegan_tf import train as command
+from cyclegan_tf.errors import run_command
+from cyclegan_tf.presets import make_config
+from cyclegan_tf.reporting.progress import Progress
+from cyclegan_tf.training.run_directory import create_run_directory
+from tests.tiny import chart, content, pack_charts
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """``shards`` and ``pictures``; not to be written to."""
+    folder = tmp_path_factory.mktemp("data")
+    pack_charts(folder, trainA=6, trainB=5, testA=2, testB=1)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def workplace(tmp_path, monkeypatch) -> Path:
+    """The current folder, empty; shards are packed beside it."""
+    monkeypatch.setenv("CYCLEGAN_TF_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "here"
+
+
+@pytest.fixture
+def refused(capsys, workplace):
+    """A function: runs the command, which must say one line, exit with 2 and leave no trace."""
+
+    def run(*arguments: object) -> str:
+        before = content(workplace)
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            run_command(lambda _: command.main([str(argument) for argument in arguments]))
+        assert caught.value.code == 2
+        assert content(workplace) == before
+        errors = capsys.readouterr().err
+        line = errors.replace("\r", "\n").strip().splitlines()[-1]  # below a progress bar
+        assert line.startswith("error: ")
+        assert errors.count("error: ") == 1
+        return line[len("error: ") :]
+
+    return run
+
+
+@pytest.fixture
+def called(monkeypatch):
+    """A function: what the command would train."""
+    calls = []
+    monkeypatch.setattr(command, "train", lambda *arguments: calls.append(arguments) or 0)
+
+    def run(*arguments: object):
+        assert command.main([*map(str, arguments)]) == 0
+        return calls.pop()
+
+    return run
+
+
+# --- Names ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ([], "demo"),
+        (["--preset", "fast"], "fast-demo"),
+        (["--data", "my/selfies & co", "--preset", "fast"], "fast-selfies-co"),
+        (["--data", "tfds:cycle_gan/horse2zebra", "--preset", "paper"], "paper-horse2zebra"),
+        (["--data", "."], "demo-data"),
+    ],
+)
+def test_a_run_is_named_after_preset_and_data(called, arguments, name):
+    _, run_dir, export_dir = called(*arguments)
+    assert (run_dir, export_dir) == (Path("runs") / name, Path("saved_models") / name)
+
+
+def test_exports_are_named_after_the_run(called):
+    _, run_dir, export_dir = called("--run-dir", "elsewhere/mine")
+    assert (run_dir, export_dir) == (Path("elsewhere/mine"), Path("saved_models/mine"))
+    assert called("--export-dir", "there")[2] == Path("there")
+
+
+def test_flags_become_settings(called):
+    config, *_ = called("--preset", "paper", "--epochs", 50, "--batch-size", 4)
+    assert config == make_config("paper", epochs=50, batch_size=4)
+
+
+# --- Errors --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "nowhere"], "--data nowhere: does not exist"),
+        (["--preset", "papre"], "--preset papre: must be one of demo, paper"),
+        (["--image-size", "66"], "--image-size 66: must be divisible by 4"),
+        (["--epochs", "ten"], "--epochs ten: must be a whole number"),
+        (["--lambda-cycel", "1"], "unrecognized arguments: --lambda-cycel 1"),
+        (["--run-dir", "/dev/null/run"], "--run-dir /dev/null/run: /dev/null is no folder"),
+        (["--export-dir", "/dev/null"], "--export-dir /dev/null: /dev/null is no folder"),
+        (["--batch-size", "3", "--replicas", "2"], "--batch-size 3: must be divisible by"),
+    ],
+)
+def test_a_mistake_is_one_line_before_anything_is_made(refused, arguments, message):
+    assert refused(*arguments).startswith(message)
+
+
+def test_an_unwritable_folder_is_one_line(refused, data):
+    line = refused("--data", data / "shards", "--image-size", 16, "--run-dir", "/proc/run")
+    assert line.startswith("--run-dir /proc/run: cannot be written")
+
+
+@pytest.mark.parametrize(("count", "words"), [(0, "trainB holds no files"), (1, "trainB has 1 ")])
+def test_too_few_pictures_are_one_line(refused, tmp_path, count, words):
+    for split in ("trainA", "trainB", "testB"):
+        (tmp_path / "few" / split).mkdir(parents=True)
+        for number in range(count if split == "trainB" else 3):
+            chart(number).save(tmp_path / "few" / split / f"{number}.png")
+    assert refused("--data", tmp_path / "few").startswith(f"--data {tmp_path / 'few'}: {words}")
+
+
+def test_a_run_with_other_settings_is_named_and_left_as_it_is(refused, workplace):
+    create_run_directory(workplace / "run", make_config("demo", lambda_cycle=7.0))
+    line = refused("--run-dir", "run", "--seed", 3)
+    assert "--lambda-cycle: 10.0, not 7.0" in line
+    assert "--seed: 3, not 0" in line
+
+
+def test_a_folder_with_something_else_is_left_as_it_is(refused, workplace):
+    (workplace / "run").mkdir()
+    (workplace / "run" / "thesis.txt").write_text("years of work", encoding="utf-8")
+    assert refused("--run-dir", "run").startswith("--run-dir run: is not empty and holds no run")
+
+
+def test_ctrl_c_before_the_first_step_is_no_traceback(monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "train", interrupted)
+    assert command.main([]) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+
+
+# --- Closing lines -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("executable", "found", "shown"),
+    [
+        ("/usr/bin/python3", "/usr/bin/python3", "python3"),
+        ("/usr/bin/python3", "/opt/bin/python3", "/usr/bin/python3"),
+        ("{here}/.venv/bin/python", "/usr/bin/python", ".venv/bin/python"),
+        ("{here}/.venv/bin/python", None, ".venv/bin/python"),
+    ],
+)
+def test_printed_commands_run_with_this_python(monkeypatch, workplace, executable, found, shown):
+    monkeypatch.setattr(sys, "executable", executable.format(here=workplace))
+    monkeypatch.setattr("shutil.which", lambda name: found)
+    line = command._command("translate", "--run-dir", Path("my runs/a"), "photo.jpg")
+    assert line == f"{shown} -m cyclegan_tf.translate --run-dir 'my runs/a' photo.jpg"
+
+
+# --- Training ------------------------------------------------------------------------------------
+
+
+def stop_after_the_first_call(monkeypatch) -> None:
+    """Ctrl-C as soon as steps were taken."""
+    update = Progress.update
+
+    def update_and_stop(self, steps, losses):
+        update(self, steps, losses)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Progress, "update", update_and_stop)
+
+
+def test_every_preset_trains_stops_goes_on_and_exports(
+    preset, data, tiny_config, workplace, monkeypatch, capsys
+):
+    config = tiny_config(preset, data=str(data / "shards"), steps=2)
+    run_dir, export_dir = workplace / "run", workplace / "models"
+    with monkeypatch.context() as patch:
+        stop_after_the_first_call(patch)
+        assert command.train(config, run_dir, export_dir) == 130
+    assert "Stopped after step 1 of 2; everything is saved." in capsys.readouterr().out
+    assert not export_dir.exists()
+
+    assert command.train(config, run_dir, export_dir) == 0
+    printed = capsys.readouterr().out
+    assert "Going on from step 1 of " in printed
+    assert "Done: 2 steps." in printed
+    photos = tf.zeros([1, 10, 13, 3], tf.uint8)
+    for direction in ("ab", "ba"):
+        folder = export_dir / direction / "1"
+        assert f"Export:    {folder}\n" in printed
+        translated = tf.saved_model.load(str(folder))(photos)
+        assert (translated.shape, translated.dtype) == (photos.shape, tf.uint8)

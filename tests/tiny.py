@@ -1,0 +1,75 @@
+"""Tiny data sets of real pictures, packed for real, and a look into what a run has saved."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from cyclegan_tf.data import portraits
+from cyclegan_tf.data.pipeline import Shards
+from tfrecords_tools.build import build
+
+SIDE = 24
+
+
+def chart(number: int, side: int = SIDE) -> Image.Image:
+    """A picture whose pixels tell their column (red), row (green) and number (blue), times 10."""
+    rows, columns = np.mgrid[:side, :side]
+    pixels = np.stack([columns, rows, np.full_like(rows, number)], axis=-1) * 10
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
+def pack_charts(folder: Path, **counts: int) -> Shards:
+    """Shards of ``chart(0)``, ``chart(1)``…, so many in each split, from a folder of PNG files."""
+    for split, count in counts.items():
+        (folder / "pictures" / split).mkdir(parents=True)
+        for number in range(count):
+            chart(number).save(folder / "pictures" / split / f"{number}.png")
+    build(str(folder / "pictures"), folder / "shards", workers=1, quiet=True)
+    return Shards.open(folder / "shards")
+
+
+def few_people(train: int, test: int):
+    """What ``portraits.demo_items`` is replaced with to draw only a few people, 32 pixels large."""
+    return functools.partial(portraits.demo_items, size=32, train=train, test=test)
+
+
+def pack_demo(folder: Path, train: int = 4, test: int = 3) -> Shards:
+    """Shards of the built-in pair, with few people."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(portraits, "demo_items", few_people(train, test))
+        build("demo", folder, workers=1, quiet=True)
+    return Shards.open(folder)
+
+
+def saved_state(run_dir: Path) -> dict[str, np.ndarray]:
+    """Every number of a run's newest checkpoint, but for how often it was saved."""
+    reader = tf.train.load_checkpoint(str(run_dir / "checkpoints"))
+    names = set(reader.get_variable_to_shape_map())
+    return {
+        name: reader.get_tensor(name)
+        for name in sorted(names)
+        if not name.startswith(("save_counter", "_CHECKPOINTABLE_OBJECT_GRAPH"))
+    }
+
+
+def assert_same_state(one: Path, other: Path) -> None:
+    """The newest checkpoints of two runs hold the same, to the bit."""
+    found, right = saved_state(one), saved_state(other)
+    assert list(found) == list(right)
+    assert sum(array.size for array in right.values()) > 1000
+    for name, array in right.items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """The bytes of every file below ``folder``, and its folders."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b"folder"
+        for path in sorted(folder.rglob("*"))
+    }

@@ -1,0 +1,117 @@
+"""Which devices and which precision, with the hardware made up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import tensorflow as tf
+
+from cyclegan_tf.config import RunConfig
+from cyclegan_tf.errors import UserError
+from cyclegan_tf.training.devices import make_strategy, resolve_precision
+
+
+@pytest.fixture
+def hardware(monkeypatch):
+    """A function that sets what is found: the GPUs' compute capabilities, the CPU's flags."""
+
+    def pretend(*capabilities: tuple[int, int] | None, cpu: str = "fpu avx2") -> None:
+        gpus = [SimpleNamespace(capability=capability) for capability in capabilities]
+        monkeypatch.setattr(
+            tf.config, "list_physical_devices", lambda kind: gpus if kind == "GPU" else ["cpu"]
+        )
+        monkeypatch.setattr(
+            tf.config.experimental,
+            "get_device_details",
+            lambda gpu: {"compute_capability": gpu.capability} if gpu.capability else {},
+        )
+        monkeypatch.setattr(Path, "read_text", lambda *_, **__: f"processor : 0\nflags : {cpu}\n")
+
+    return pretend
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_precision_that_is_asked_for_stands(hardware, precision):
+    hardware((7, 0), cpu="fpu amx_bf16")
+    assert resolve_precision(precision) == (precision, "as asked")
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("fpu avx2 avx512f", "float32"),
+        ("fpu avx512_bf16", "bfloat16"),
+        ("fpu amx_bf16 amx_tile", "bfloat16"),
+        ("fpu amx_bf16_not_quite", "float32"),
+    ],
+)
+def test_a_cpu_gets_bfloat16_where_it_has_the_instructions(hardware, flags, expected):
+    hardware(cpu=flags)
+    precision, reason = resolve_precision("auto")
+    assert precision == expected
+    assert "this CPU has" in reason
+
+
+def test_a_machine_without_proc_gets_float32(hardware, monkeypatch):
+    def missing(*_, **__):
+        raise FileNotFoundError
+
+    hardware()
+    monkeypatch.setattr(Path, "read_text", missing)
+    assert resolve_precision("auto")[0] == "float32"
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected", "lowest"),
+    [
+        ([(8, 0)], "bfloat16", "8.0"),
+        ([(7, 5)], "float32", "7.5"),
+        ([(12, 0), (8, 9)], "bfloat16", "8.9"),
+        ([(9, 0), (7, 5)], "float32", "7.5"),
+        ([None], "float32", "0.0"),
+    ],
+)
+def test_the_weakest_gpu_decides_whatever_the_cpu(hardware, capabilities, expected, lowest):
+    hardware(*capabilities, cpu="fpu amx_bf16")
+    assert resolve_precision("auto") == (expected, f"GPU of compute capability {lowest}")
+
+
+@pytest.mark.parametrize(
+    ("gpus", "replicas", "devices"),
+    [
+        (0, 0, ["/cpu:0"]),
+        (1, 0, ["/gpu:0"]),
+        (2, 0, ["/gpu:0", "/gpu:1"]),
+        (2, 1, ["/gpu:0"]),
+        (1, 2, ["/cpu:0", "/cpu:1"]),
+    ],
+)
+def test_every_gpu_is_used_unless_replicas_are_given(
+    hardware, monkeypatch, gpus, replicas, devices
+):
+    hardware(*[(8, 0)] * gpus)
+    monkeypatch.setattr(tf.distribute, "MirroredStrategy", list)
+    monkeypatch.setattr("cyclegan_tf.training.devices._split_cpu", lambda count: None)
+    assert make_strategy(RunConfig(batch_size=2, replicas=replicas)) == devices
+
+
+@pytest.mark.parametrize("replicas", [0, 1, 2])
+def test_so_many_replicas_on_the_cpu(replicas):
+    strategy = make_strategy(RunConfig(batch_size=2, replicas=replicas))
+    assert strategy.num_replicas_in_sync == max(1, replicas)
+    total = strategy.reduce("SUM", strategy.run(lambda: tf.constant(1.0)), axis=None)
+    assert float(total) == max(1, replicas)
+
+
+def test_a_batch_that_the_gpus_cannot_share_is_refused(hardware):
+    hardware((8, 0), (8, 0))
+    with pytest.raises(UserError, match="--batch-size 3: must be divisible by the 2 replicas"):
+        make_strategy(RunConfig(batch_size=3))
+
+
+def test_more_virtual_devices_than_tensorflow_started_with_need_a_new_process():
+    tf.constant(0.0)
+    with pytest.raises(UserError, match="--replicas 3: TensorFlow has started already"):
+        make_strategy(RunConfig(batch_size=3, replicas=3))

@@ -1,0 +1,180 @@
+"""The loop: what it writes when, how it stops, and that it goes on exactly where it stopped."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from cyclegan_tf.reporting.progress import Progress
+from cyclegan_tf.training.loop import Means, Training, stop_signals
+from cyclegan_tf.training.run_directory import create_run_directory
+from cyclegan_tf.training.sampler import Sampler, fixed_pictures
+from tests.tiny import assert_same_state, pack_charts, pack_demo
+
+STEPS = 8
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    return pack_demo(tmp_path_factory.mktemp("data") / "shards")
+
+
+@pytest.fixture(scope="module")
+def new_run(tiny_config, mirrored, shards):
+    """A function: a Training of eight steps in a folder, new or gone on with."""
+
+    def make(run_dir: Path, **settings) -> Training:
+        due = {"log_every": 2, "sample_every": 4, "checkpoint_every": 3, "keep_checkpoints": 2}
+        config = tiny_config("demo", steps=STEPS, **{**due, **settings})
+        create_run_directory(run_dir, config)
+        return Training(config, run_dir, shards, mirrored(1), "float32")
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, new_run) -> Training:
+    """A run that was never interrupted."""
+    training = new_run(tmp_path_factory.mktemp("runs") / "finished")
+    assert not training.finished()
+    assert training.run()
+    return training
+
+
+def logged(run_dir: Path) -> list[dict]:
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_leaves_what_the_readme_promises(finished):
+    assert {path.name for path in finished.run_dir.iterdir()} == {
+        "config.json",
+        "checkpoints",
+        "metrics.jsonl",
+        "report.html",
+        "samples",
+        "tensorboard",
+    }
+    assert "</html>" in (finished.run_dir / "report.html").read_text(encoding="utf-8")
+    assert list((finished.run_dir / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_metrics_are_logged_at_the_right_steps(finished):
+    records = logged(finished.run_dir)
+    assert [record["step"] for record in records] == [2, 4, 6, 8]
+    assert [record["epoch"] for record in records] == [0.5, 1.0, 1.5, 2.0]
+    losses = {"generator_ab", "generator_ba", "cycle_a", "cycle_b", "identity_a", "identity_b"}
+    losses |= {"discriminator_a", "discriminator_b"}
+    for record in records:
+        assert losses <= set(record)
+        assert all(math.isfinite(record[name]) and record[name] > 0 for name in losses)
+        assert record["images_per_second"] > 0
+    rates = [record["learning_rate"] for record in records]
+    assert rates == pytest.approx([2e-4, 2e-4, 1e-4, 0.0])
+
+
+def test_samples_show_the_same_test_pictures_at_the_right_steps(finished, shards):
+    folder = finished.run_dir / "samples"
+    for direction in ("ab", "ba"):
+        paths = sorted(folder.glob(f"*-{direction}.png"))
+        assert [path.name for path in paths] == [
+            f"step-{step:07d}-{direction}.png" for step in (0, 4, STEPS)
+        ]
+        grids = [np.asarray(Image.open(path)) for path in paths]
+        third = grids[0].shape[1] // 3
+        for grid in grids[1:]:
+            np.testing.assert_array_equal(grid[:, :third], grids[0][:, :third])
+        assert (grids[-1][:, third:] != grids[0][:, third:]).any()
+    np.testing.assert_array_equal(finished.sampler.real_a, fixed_pictures(shards, "A", 16))
+
+
+def test_the_newest_checkpoints_are_kept(finished):
+    folder = finished.run_dir / "checkpoints"
+    assert sorted(path.stem for path in folder.glob("*.index")) == ["step-6", f"step-{STEPS}"]
+    assert tf.train.latest_checkpoint(str(folder)) == str(folder / f"step-{STEPS}")
+
+
+def test_the_graphs_are_traced_once(finished):
+    assert finished.step.run.experimental_get_tracing_count() == 1
+    assert finished.sampler._translate.experimental_get_tracing_count() == 1
+
+
+def test_an_interrupted_run_goes_on_to_the_same_weights(tmp_path, monkeypatch, new_run, finished):
+    """And so it does not matter how many steps run in one call."""
+    update, run_dir = Progress.update, tmp_path / "run"
+
+    def update_and_interrupt(self, steps, losses):
+        update(self, steps, losses)
+        if interrupted.state.steps_done() == 5:
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "update", update_and_interrupt)
+        interrupted = new_run(run_dir, steps_per_call=1)
+        assert not interrupted.run()
+    assert interrupted.interrupted
+    assert tf.train.latest_checkpoint(str(run_dir / "checkpoints")).endswith("step-5")
+
+    resumed = new_run(run_dir, steps_per_call=1)
+    assert resumed.state.steps_done() == 5
+    assert resumed.run()
+    assert not resumed.interrupted
+    assert_same_state(run_dir, finished.run_dir)
+    records, whole = logged(run_dir), logged(finished.run_dir)
+    assert [record["step"] for record in records] == [2, 4, 6, 8]
+    for name in ("cycle_a", "discriminator_b"):
+        found, right = ([one[name] for one in rows] for rows in (records, whole))
+        del found[2], right[2]  # The third line holds only the steps since the interruption.
+        assert found == pytest.approx(right, rel=1e-6)
+
+
+def test_a_finished_run_is_found_finished(finished, new_run):
+    assert new_run(finished.run_dir).finished()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_first_signal_is_noted_and_the_handlers_come_back(number):
+    before = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
+    with stop_signals() as received:
+        signal.raise_signal(number)
+        assert received == [number]
+    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_second_ctrl_c_leaves_at_once():
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), stop_signals():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_means_weigh_calls_by_their_steps():
+    means = Means()
+    means.add(1, 1.0, {"cycle_a": 5.0})
+    means.add(3, 1.0, {"cycle_a": 1.0})
+    assert means.take() == {"cycle_a": 2.0}
+    assert means.steps_per_second == 2.0
+    means.add(2, 0.5, {"cycle_a": 7.0})
+    assert means.take() == {"cycle_a": 7.0}
+    assert means.steps_per_second == 4.0
+
+
+@pytest.mark.parametrize(("test_a", "test_b", "shown"), [(3, 2, 2), (1, 4, 1), (8, 9, 6)])
+def test_both_directions_show_as_many_pictures(tmp_path, test_a, test_b, shown):
+    shards = pack_charts(tmp_path, trainA=2, trainB=2, testA=test_a, testB=test_b)
+    sampler = Sampler(shards, None, 16)
+    assert sampler.real_a.shape == sampler.real_b.shape == (shown, 16, 16, 3)
+
+
+def test_training_pictures_are_shown_where_there_are_no_test_pictures(shards):
+    splits = {split: shards.manifest.splits[split] for split in ("trainA", "trainB")}
+    manifest = type(shards.manifest)(**{**vars(shards.manifest), "splits": splits})
+    without = type(shards)(shards.folder, manifest)
+    assert len(fixed_pictures(without, "B", 16)) == shards.manifest.count("trainB")

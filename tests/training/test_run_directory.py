@@ -1,0 +1,98 @@
+"""A run directory: free, or continued with the same settings only. Looking changes nothing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from cyclegan_tf.config import Config
+from cyclegan_tf.errors import UserError
+from cyclegan_tf.presets import make_config
+from cyclegan_tf.training.run_directory import (
+    check_run_directory,
+    check_writable,
+    create_run_directory,
+)
+from tests.tiny import content
+
+
+@pytest.fixture
+def run(tmp_path) -> Path:
+    """A run of the paper's settings."""
+    create_run_directory(tmp_path / "run", make_config("paper"))
+    return tmp_path / "run"
+
+
+def refusal(run_dir: Path, config: Config) -> str:
+    """The message for a folder that is refused and left as it was."""
+    top = run_dir.parent
+    before = content(top) if top.is_dir() else None
+    with pytest.raises(UserError) as caught:
+        check_run_directory(run_dir, config)
+    assert before == (content(top) if top.is_dir() else None)
+    assert str(caught.value).startswith(f"--run-dir {run_dir}: ")
+    return str(caught.value)
+
+
+def test_a_new_folder_is_free_and_not_made_yet(tmp_path):
+    assert not check_run_directory(tmp_path / "a" / "run", make_config("paper"))
+    assert content(tmp_path) == {}
+
+
+def test_an_empty_folder_is_free(tmp_path):
+    assert not check_run_directory(tmp_path, make_config("paper"))
+
+
+def test_the_same_settings_go_on(run):
+    assert check_run_directory(run, make_config("paper"))
+
+
+def test_other_settings_are_named_and_nothing_is_changed(run):
+    message = refusal(run, make_config("paper", lambda_cycle=5.0, seed=1))
+    assert "--lambda-cycle: 5.0, not 10.0" in message
+    assert "--seed: 1, not 0" in message
+    assert "--epochs" not in message
+
+
+def test_another_preset_is_named(run):
+    assert "--preset: fast, not paper" in refusal(run, make_config("fast"))
+
+
+def test_a_folder_that_holds_something_else_is_refused(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("years of work", encoding="utf-8")
+    assert "holds no run" in refusal(tmp_path / "run", make_config("paper"))
+
+
+def test_damaged_settings_are_refused(run):
+    (run / "config.json").write_text("{", encoding="utf-8")
+    with pytest.raises(UserError, match=r"config\.json: not JSON"):
+        check_run_directory(run, make_config("paper"))
+
+
+@pytest.mark.parametrize("place", ["file", "file/run", "file/deep/run"])
+def test_a_file_in_the_way_is_refused(tmp_path, place):
+    (tmp_path / "file").touch()
+    assert f"{tmp_path / 'file'} is no folder" in refusal(tmp_path / place, make_config("paper"))
+
+
+def test_a_folder_that_may_not_be_written_to_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    with pytest.raises(UserError, match=r"--export-dir .* may not be written to"):
+        check_writable(tmp_path / "models" / "mine", "--export-dir")
+    assert content(tmp_path) == {}
+
+
+def test_creating_writes_the_settings_and_nothing_else(tmp_path):
+    config = make_config("mobile", seed=4)
+    create_run_directory(tmp_path / "a" / "run", config)
+    assert [path.name for path in (tmp_path / "a" / "run").iterdir()] == ["config.json"]
+    assert Config.load(tmp_path / "a" / "run") == config
+
+
+def test_what_cannot_be_created_names_the_flag():
+    run_dir = Path("/proc/cyclegan_tf")
+    with pytest.raises(UserError, match="--run-dir /proc/cyclegan_tf: cannot be written"):
+        create_run_directory(run_dir, make_config("paper"))
