@@ -185,10 +185,11 @@ def stop_after_the_first_call(monkeypatch) -> None:
     monkeypatch.setattr(Progress, "update", update_and_stop)
 
 
+@pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions")
 def test_every_preset_trains_stops_goes_on_and_exports(
-    preset, data, tiny_config, workplace, monkeypatch, capsys
+    preset, data, tiny_config, workplace, monkeypatch, capsys, eager
 ):
-    config = tiny_config(preset, data=str(data / "shards"), steps=2)
+    config = tiny_config(preset, data=str(data / "shards"), steps=2, generator_blocks=1)
     run_dir, export_dir = workplace / "run", workplace / "models"
     with monkeypatch.context() as patch:
         stop_after_the_first_call(patch)
@@ -196,6 +197,7 @@ def test_every_preset_trains_stops_goes_on_and_exports(
     assert "Stopped after step 1 of 2; everything is saved." in capsys.readouterr().out
     assert not export_dir.exists()
 
+    tf.config.run_functions_eagerly(False)  # One of the two steps is taken in a graph, as users do.
     assert command.train(config, run_dir, export_dir) == 0
     printed = capsys.readouterr().out
     assert "Going on from step 1 of " in printed

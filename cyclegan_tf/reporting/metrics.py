@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import socket
 import time
 from pathlib import Path
 from types import TracebackType
@@ -148,41 +149,45 @@ def _rounded(value: float) -> float | None:
 
 
 class _Board:
-    """TensorBoard events, one event file per session."""
+    """TensorBoard events: one file per session, a TFRecord of Event messages.
+
+    Written as such because tf.summary cannot tell TensorBoard from which step a run goes on, and
+    TensorBoard's own writer is missing where TensorFlow comes without it, as 2.21 does.
+    """
 
     def __init__(self, folder: Path, done_steps: int) -> None:
-        # tf.summary cannot say that a session goes on from a step, TensorBoard's own writer can.
-        # Both wake up TensorFlow, which readers of metrics.jsonl do without.
-        from tensorboard.compat.proto import event_pb2, summary_pb2
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+        import tensorflow as tf  # only here: who reads metrics.jsonl does without
 
-        self._event, self._summary = event_pb2, summary_pb2.Summary
-        self._writer = EventFileWriter(str(folder))
-        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._messages = tf.compat.v1
+        folder.mkdir(parents=True, exist_ok=True)
+        # TensorBoard looks for "tfevents" and reads the files in the order of their names.
+        name = f"events.out.tfevents.{time.time_ns():020}.{socket.gethostname()}"
+        self._writer = tf.io.TFRecordWriter(str(folder / name))
+        self._add(0, file_version="brain.Event:2")
+        start = self._messages.SessionLog(status=self._messages.SessionLog.START)
         self._add(done_steps + 1, session_log=start)  # TensorBoard drops this step and later ones.
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         tags = {name: f"{group_of(split_name(name)[0])}/{name}" for name in values}
-        self._add_values(
-            step, [self._summary.Value(tag=tags[n], simple_value=v) for n, v in values.items()]
-        )
+        self._add_values(step, [{"tag": tags[n], "simple_value": v} for n, v in values.items()])
 
     def image(self, step: int, name: str, image: np.ndarray) -> None:
         png = io.BytesIO()
         Image.fromarray(image).save(png, "PNG")
         height, width, channels = image.shape
-        picture = self._summary.Image(
+        picture = self._messages.Summary.Image(
             height=height, width=width, colorspace=channels, encoded_image_string=png.getvalue()
         )
-        self._add_values(step, [self._summary.Value(tag=name, image=picture)])
+        self._add_values(step, [{"tag": name, "image": picture}])
 
     def close(self) -> None:
         self._writer.close()
 
-    def _add_values(self, step: int, values: list) -> None:
-        self._add(step, summary=self._summary(value=values))
+    def _add_values(self, step: int, values: list[dict[str, Any]]) -> None:
+        summary = self._messages.Summary
+        self._add(step, summary=summary(value=[summary.Value(**value) for value in values]))
 
     def _add(self, step: int, **content: Any) -> None:
-        event = self._event.Event(wall_time=time.time(), step=int(step), **content)
-        self._writer.add_event(event)
+        event = self._messages.Event(wall_time=time.time(), step=int(step), **content)
+        self._writer.write(event.SerializeToString())
         self._writer.flush()
