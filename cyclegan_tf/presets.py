@@ -121,7 +121,7 @@ SUMMARIES: dict[str, str] = {
     "selfie2anime-v2": "v1 with 9 blocks and a gradient penalty",
     "selfie2anime-v3": "v2 without the penalty",
     "face2anime": "6 blocks with dropout, a 3-channel decision, no identity loss",
-    "fast": "for small machines: resize-convolutions, the picture added to the output, averaged weights",
+    "fast": "small machines: resize-convolutions, skip connection, averaged weights",
     "mobile": "the best picture per millisecond on a phone",
 }
 

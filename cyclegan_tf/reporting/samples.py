@@ -61,7 +61,7 @@ class Samples:
         """(real, translated, reconstructed) of direction "ab" or "ba", as they are."""
         if direction == "ab":
             return self.real_a, self.fake_b, self.cycled_a
-        return self.real_a, self.fake_a, self.cycled_b
+        return self.real_b, self.fake_a, self.cycled_b
 
 
 def captions(direction: str) -> tuple[str, str, str]:
