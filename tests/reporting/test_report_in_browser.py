@@ -50,10 +50,13 @@ parent.document.title += `[${innerWidth} ${before} ${width()}]`
 
 def browse(page: Path, width: int, height: int, *flags: str) -> str:
     """Opens a page in a fresh Chromium window; what that prints."""
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        command = [CHROMIUM, *_FLAGS, f"--user-data-dir={profile}"]
-        command += [f"--window-size={width},{height}", *flags, page.as_uri()]
+    profile = tempfile.mkdtemp()
+    command = [CHROMIUM, *_FLAGS, f"--user-data-dir={profile}"]
+    command += [f"--window-size={width},{height}", *flags, page.as_uri()]
+    try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    finally:
+        shutil.rmtree(profile, ignore_errors=True)  # Chromium's helpers may still be writing there.
     assert done.returncode == 0, done.stderr
     return done.stdout
 
