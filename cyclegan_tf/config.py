@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
+import sys
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 
 from cyclegan_tf.errors import UserError
 
+_LARGEST = sys.float_info.max
 STRIDE = 4  # Two stride-2 convolutions lie between the generator's input and its residual blocks.
 
 
@@ -412,11 +413,21 @@ def _check_value(flat: str, value: Any, field: dataclasses.Field) -> None:
     expected, rules = setting_type(field), field.metadata
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     matches = is_number if expected is float else type(value) is expected
-    if not matches or (is_number and not math.isfinite(value)):
-        raise UserError(f"{flag(flat)} {value}: must be a finite {expected.__name__}")
+    if not matches or (is_number and not -_LARGEST <= value <= _LARGEST):
+        raise UserError(f"{flag(flat)} {_shortened(value)}: must be a finite {expected.__name__}")
     if rules["choices"] and value not in rules["choices"]:
         raise UserError(f"{flag(flat)} {value}: must be one of {', '.join(rules['choices'])}")
     if rules["low"] is not None and value < rules["low"]:
-        raise UserError(f"{flag(flat)} {value}: must be at least {rules['low']:g}")
+        raise UserError(f"{flag(flat)} {value}: must be at least {_number(rules['low'])}")
     if rules["high"] is not None and value > rules["high"]:
-        raise UserError(f"{flag(flat)} {value}: must be at most {rules['high']:g}")
+        raise UserError(f"{flag(flat)} {value}: must be at most {_number(rules['high'])}")
+
+
+def _number(bound: float) -> str:
+    """A bound to the digit, and whole ones without a fraction."""
+    return str(int(bound)) if bound == int(bound) else str(bound)
+
+
+def _shortened(value: Any) -> str:
+    text = str(value) if not isinstance(value, int) or abs(value) <= _LARGEST else "(too large)"
+    return text[:80]

@@ -63,7 +63,7 @@ def test_every_setting_is_explained_with_its_default(parser, flat):
 def test_the_help_names_the_presets_that_have_another_default(parser):
     text = " ".join(parser.format_help().split())
     assert "--generator-filters INT channels after the generator's first convolution" in text
-    assert "(default: 64; demo 24; anime-scene 32;" in text
+    assert "(default: 64; demo 20; anime-scene 32;" in text
     for name in PRESETS:
         assert f"{name}: " in text
 
@@ -73,8 +73,8 @@ def test_without_flags_the_preset_stands(config_of, preset):
 
 
 def test_a_flag_changes_the_preset(config_of):
-    config = config_of("--preset", "fast", "--seed", 3, "--lambda-identity", 0)
-    assert config.differences(make_config("fast")) == [
+    config = config_of("--preset", "paper", "--seed", 3, "--lambda-identity", 0)
+    assert config.differences(make_config("paper")) == [
         "--lambda-identity: 0.0, not 5.0",
         "--seed: 3, not 0",
     ]
