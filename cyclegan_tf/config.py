@@ -145,6 +145,14 @@ class DiscriminatorConfig(Section):
     channels: int = setting(1, "channels of the decision map", low=1, high=16)
     affine: bool = setting(False, "a learnt scale and shift in the discriminator's instance norm")
 
+    def map_side(self, image_size: int) -> int:
+        """Side of the decision map; below 1 the pictures are too small for the layers."""
+        side = image_size
+        for stride in [2] * self.strided + [1, 1]:
+            padded = side + 2 - self.kernel
+            side = padded // stride + 1 if self.padding == "one" else -(-side // stride)
+        return side
+
 
 @dataclass(frozen=True)
 class LossConfig(Section):
@@ -273,6 +281,11 @@ class Config:
             )
         if self.data.preprocess != "none" and load < size:
             raise UserError(f"--load-size {load}: must be at least the image size, {size}")
+        if self.discriminator.map_side(size) < 1:
+            raise UserError(
+                f"--image-size {size}: too small for --discriminator-strided "
+                f"{self.discriminator.strided}; take larger pictures or fewer layers"
+            )
         if self.run.replicas and self.run.batch_size % self.run.replicas:
             raise UserError(
                 f"--batch-size {self.run.batch_size}: must be divisible by --replicas "

@@ -30,6 +30,10 @@ def build_discriminator(
         ValueError: if the pictures are too small for the layers.
     """
     settings, initializers = config.discriminator, normal_initializers(seed)
+    if image_size is not None and settings.map_side(image_size) < 1:
+        raise ValueError(
+            f"image_size {image_size}: too small for {settings.strided} stride-2 layers"
+        )
     inputs = keras.Input((image_size, image_size, 3), name="image")
     x = inputs
     for i in range(settings.strided):
@@ -38,10 +42,6 @@ def build_discriminator(
     filters = settings.filters * min(2**settings.strided, _MAX_WIDENING)
     x = _layer(x, filters, 1, settings, initializers, f"layer_{settings.strided + 1}")
     x = _convolution(x, settings.channels, 1, settings, initializers, "decision", bias=True)
-    if image_size is not None and min(x.shape[1:3]) < 1:
-        raise ValueError(
-            f"image_size {image_size}: too small for {settings.strided} stride-2 layers"
-        )
     outputs = keras.layers.Activation("linear", dtype="float32", name="logits")(x)
     return keras.Model(inputs, outputs, name=name)
 

@@ -39,7 +39,7 @@ def build_generator(
         filters *= 2
         x = _downsample(x, filters, settings, initializers, f"down_{i}")
     for i in range(1, config.generator_blocks() + 1):
-        x = _residual_block(x, filters, settings, initializers, f"block_{i}", seed + i)
+        x = _residual_block(x, filters, settings, initializers, f"block_{i}", seed * 1009 + i)
     for i in (1, 2):
         filters //= 2
         x = _upsample(x, filters, settings, initializers, f"up_{i}")

@@ -26,6 +26,7 @@ except ImportError:
     _FIRST_REPLICA = "only_first_replica"
 
 _PACKAGE = "cyclegan_tf"
+_MOST_REPLICAS = 1 << 16
 _FUSED_BATCH_LIMIT = 8  # Above it, one kernel call per sample costs more than it saves.
 
 
@@ -280,7 +281,7 @@ class Dropout(keras.layers.Layer):
         calls = self._next_call()
         replica = tf.distribute.get_replica_context()
         shift = 0 if replica is None else tf.cast(replica.replica_id_in_sync_group, tf.int64)
-        seed = tf.stack([tf.constant(self.seed, tf.int64) + shift, calls])
+        seed = tf.stack([tf.constant(self.seed, tf.int64), calls * _MOST_REPLICAS + shift])
         return tf.nn.experimental.stateless_dropout(inputs, self.rate, seed=seed)
 
     def _next_call(self) -> tf.Tensor:

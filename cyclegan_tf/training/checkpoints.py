@@ -12,6 +12,8 @@ from cyclegan_tf.models.networks import Generators, build_generators
 from cyclegan_tf.training.state import TrainingState
 
 FOLDER = "checkpoints"
+# What TensorFlow raises for files that do not match or are cut short.
+_UNREADABLE = (AssertionError, IndexError, KeyError, ValueError, tf.errors.OpError)
 
 
 class Checkpoints:
@@ -47,7 +49,7 @@ class Checkpoints:
             return False
         try:
             self.manager.checkpoint.restore(path).assert_consumed()
-        except (AssertionError, ValueError, tf.errors.OpError) as error:
+        except _UNREADABLE as error:
             raise UserError(
                 f"{path}: does not hold this run's state ({_first_line(error)})"
             ) from None
@@ -74,7 +76,7 @@ def load_generators(run_dir: Path, config: Config, image_size: int | None = None
     try:
         status = tf.train.Checkpoint(**names).restore(path).expect_partial()
         status.assert_existing_objects_matched()
-    except (AssertionError, ValueError, tf.errors.OpError) as error:
+    except _UNREADABLE as error:
         raise UserError(
             f"{path}: does not hold this run's weights ({_first_line(error)})"
         ) from None

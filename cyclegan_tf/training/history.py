@@ -74,7 +74,8 @@ class ImageHistory(tf.Module):
         )
         chosen = tf.where(use_older, older, images)
         start = tf.random.stateless_uniform([], seed + [1, 0], 0, size - batch + 1, tf.int64)
-        start = tf.where(self.seen + batch <= size, self.seen, start)
+        # While it fills, runs follow each other, the last one ending at the buffer's end.
+        start = tf.where(self.seen < size, tf.minimum(self.seen, size - batch), start)
         run = start + tf.range(batch, dtype=tf.int64)
         with tf.control_dependencies([chosen]):
             self.images.scatter_update(tf.IndexedSlices(images, run))

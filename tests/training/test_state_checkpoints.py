@@ -84,18 +84,17 @@ def test_a_resumed_training_is_the_uninterrupted_one(
     assert any("calls" in name for name in right)
 
 
-@pytest.mark.parametrize("replicas", [1, 2])
-def test_everything_comes_back(full_config, new_training, replicas, tmp_path):
-    saved = new_training(full_config, replicas).state
+def test_everything_comes_back(full_config, new_training, tmp_path):
+    saved = new_training(full_config, replicas=2).state
     scrambled(saved)
     Checkpoints(saved, tmp_path, 3).save()
-    restored = new_training(full_config, replicas).state
+    restored = new_training(full_config, replicas=2).state
     assert Checkpoints(restored, tmp_path, 3).restore_latest()
     before, after = variables_of(saved), variables_of(restored)
     assert len(before) == len(after)
     for one, other in zip(before, after):
         np.testing.assert_array_equal(one.numpy(), other.numpy())
-    assert len(restored.histories_a) == replicas
+    assert len(restored.histories_a) == 2
 
 
 def test_no_checkpoint_restores_nothing(tiny_config, new_training, tmp_path):
@@ -121,9 +120,7 @@ def test_the_newest_checkpoints_are_kept_by_step(tiny_config, new_training, tmp_
         ({}, {"average": 0.9}),
         ({"average": 0.9}, {}),
         ({}, {"generator_filters": 3}),
-        ({}, {"discriminator_filters": 3}),
         ({}, {"generator_blocks": 3}),
-        ({"generator_blocks": 3}, {}),
         ({}, {"history_size": 3}),
         ({}, {"generator_dropout": 0.5}),
     ],
@@ -139,19 +136,20 @@ def test_a_checkpoint_of_something_else_is_refused(
 @pytest.mark.parametrize("file", ["step-0.index", "step-0.data-00000-of-00001"])
 @pytest.mark.parametrize("damage", ["cut short", "missing"])
 def test_a_damaged_checkpoint_is_refused(damage, file, tiny_config, new_training, tmp_path):
-    Checkpoints(new_training(tiny_config()).state, tmp_path, 3).save()
+    state = new_training(tiny_config()).state
+    Checkpoints(state, tmp_path, 3).save()
     path = tmp_path / FOLDER / file
     if damage == "missing":
         path.unlink()
     else:
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    checkpoints = Checkpoints(new_training(tiny_config()).state, tmp_path, 3)
-    assert str(tmp_path / FOLDER) in refusal(checkpoints.restore_latest)
+    message = refusal(Checkpoints(state, tmp_path, 3).restore_latest)
+    assert message.startswith(f"{tmp_path / FOLDER / 'step-0'}: ")
 
 
-@pytest.mark.parametrize("average", [0.0, 0.9])
-@pytest.mark.parametrize("replicas", [1, 2])
-@pytest.mark.parametrize("size", [None, 16])
+@pytest.mark.parametrize(
+    ("average", "replicas", "size"), [(0.0, 1, None), (0.9, 1, 16), (0.9, 2, None)]
+)
 def test_load_generators_are_those_to_show(
     average, replicas, size, tiny_config, new_training, tmp_path
 ):
@@ -180,9 +178,8 @@ def test_load_generators_refuses_other_generators(asked, tiny_config, new_traini
     assert message.startswith(f"{tmp_path / FOLDER / 'step-0'}: ")
 
 
-def test_a_fresh_state_is_a_function_of_the_config(full_config, new_training):
-    first, again = (new_training(full_config).state for _ in range(2))
-    other = new_training(full_config.replace(seed=1)).state
+def test_a_fresh_state_is_a_function_of_the_config(tiny_config, new_training):
+    first, again, other = (new_training(tiny_config(seed=seed)).state for seed in (0, 0, 1))
     for one, two in zip(variables_of(first), variables_of(again)):
         np.testing.assert_array_equal(one.numpy(), two.numpy())
     kernels = [
