@@ -31,7 +31,10 @@ def make_strategy(config: RunConfig) -> tf.distribute.MirroredStrategy:
     if gpus and count <= len(gpus):
         return tf.distribute.MirroredStrategy([f"/gpu:{i}" for i in range(count)])
     _split_cpu(count)
-    return tf.distribute.MirroredStrategy([f"/cpu:{i}" for i in range(count)])
+    # The default, collectives, breaks when a process makes a second such strategy.
+    return tf.distribute.MirroredStrategy(
+        [f"/cpu:{i}" for i in range(count)], tf.distribute.ReductionToOneDevice()
+    )
 
 
 def _split_cpu(count: int) -> None:

@@ -50,11 +50,18 @@ class TrainingStep:
         Returns:
             The mean of every loss term over these steps and all replicas.
         """
-        totals = self._step(next(pairs))
-        for _ in tf.range(steps - 1):
+        totals = {name: tf.zeros([]) for name in self._metric_names()}
+        for _ in tf.range(steps):  # The one body: the step is traced and optimized once.
             metrics = self._step(next(pairs))
             totals = {name: totals[name] + metrics[name] for name in totals}
         return {name: total / tf.cast(steps, tf.float32) for name, total in totals.items()}
+
+    def _metric_names(self) -> list[str]:
+        weights = self.config.losses
+        kinds = ["cycle", "discriminator"]
+        kinds += ["identity"] if weights.lambda_identity else []
+        kinds += ["penalty"] if weights.gradient_penalty else []
+        return ["generator_ab", "generator_ba", *(f"{kind}_{at}" for kind in kinds for at in "ab")]
 
     def _step(self, pair: tuple[tf.Tensor, tf.Tensor]) -> Metrics:
         metrics = self.strategy.run(self._replica_step, args=pair)

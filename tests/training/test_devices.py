@@ -92,7 +92,7 @@ def test_every_gpu_is_used_unless_replicas_are_given(
     hardware, monkeypatch, gpus, replicas, devices
 ):
     hardware(*[(8, 0)] * gpus)
-    monkeypatch.setattr(tf.distribute, "MirroredStrategy", list)
+    monkeypatch.setattr(tf.distribute, "MirroredStrategy", lambda names, *_: names)
     monkeypatch.setattr("cyclegan_tf.training.devices._split_cpu", lambda count: None)
     assert make_strategy(RunConfig(batch_size=2, replicas=replicas)) == devices
 

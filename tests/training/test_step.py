@@ -277,10 +277,6 @@ def test_six_steps_in_one_call_are_two_calls_of_three(compiled, pairs, pictures)
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.xfail(
-    reason="virtual CPUs may meet in different collectives (open: see the closing note)",
-    strict=False,
-)
 def test_two_replicas_in_a_graph(tiny_config, new_training, pairs, pictures):
     """With dropout and histories of their own; weights and moments stay the same on both."""
     config = tiny_config("face2anime", batch_size=2, generator_blocks=1, history_size=2)
