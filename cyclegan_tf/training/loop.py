@@ -65,8 +65,9 @@ class Training:
     def run(self) -> bool:
         """Trains to the last step, or until SIGINT or SIGTERM; True if it came to the last step."""
         done = self.state.steps_done()
-        bar = Progress(self.total, done, self.steps_per_epoch, self.config.run.batch_size)
-        with stop_signals() as received, MetricsLog(self.run_dir, done) as log, bar:
+        log, batch_size = MetricsLog(self.run_dir, done), self.config.run.batch_size
+        bar = Progress(self.total, done, self.steps_per_epoch, batch_size)
+        with stop_signals() as received, log, bar:
             if done == 0:
                 self.sampler.save(self.run_dir, 0, log)
             means = Means()
