@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.rounds < 1:
         raise UserError(f"--rounds {arguments.rounds}: must be at least 1")
     config = config_from_flags(arguments)
-    prepare_environment()
+    prepare_environment(training=True)
     from cyclegan_tf import benchmarking
 
     measure = getattr(benchmarking, f"measure_{arguments.what}")

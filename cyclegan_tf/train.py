@@ -56,7 +56,7 @@ def train(config: Config, run_dir: Path, export_dir: Path) -> int:
     Raises:
         UserError: for anything the user can mend; nothing is half-written then.
     """
-    prepare_environment()
+    prepare_environment(training=True)
     from cyclegan_tf.training.run_directory import (
         check_run_directory,
         check_writable,
