@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 from cyclegan_tf.errors import UserError
 
 _LARGEST = sys.float_info.max
-STRIDE = 4  # Two stride-2 convolutions lie between the generator's input and its residual blocks.
+STRIDE = 4  # At most two stride-2 convolutions lie before the generator's residual blocks.
 
 
 def setting(
@@ -89,10 +89,16 @@ class DataConfig(Section):
 
 @dataclass(frozen=True)
 class GeneratorConfig(Section):
-    """The generator: stem, two stride-2 convolutions, residual blocks, two upsamplings, output."""
+    """The generator: stem, stride-2 convolutions, residual blocks, as many upsamplings, output."""
 
     prefix: ClassVar[str] = "generator_"
     filters: int = setting(64, "channels after the generator's first convolution", low=1, high=1024)
+    downsamplings: int = setting(
+        2,
+        "stride-2 convolutions, each doubling the channels; 1 keeps the details of small pictures",
+        low=1,
+        high=2,
+    )
     blocks: int = setting(
         0, "residual blocks; 0: the paper's rule, 6 up to 128 pixels and 9 above", low=0, high=64
     )
@@ -199,6 +205,12 @@ class OptimizerConfig(Section):
     """Adam, and the learning rate over time."""
 
     learning_rate: float = setting(2e-4, "learning rate", low=0.0, high=1.0)
+    discriminator_rate: float = setting(
+        1.0,
+        "factor on the discriminators' learning rate; below 1 holds back one that wins too easily",
+        low=0.0,
+        high=10.0,
+    )
     beta_1: float = setting(0.5, "Adam's beta 1", low=0.0, high=0.9999)
     beta_2: float = setting(0.999, "Adam's beta 2", low=0.0, high=0.999999)
     decay_start: float = setting(

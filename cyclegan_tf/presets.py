@@ -62,14 +62,18 @@ _FACE2ANIME = {
 
 _DEMO = {
     "image_size": 64,
-    "generator_filters": 20,
-    "generator_blocks": 4,
+    "generator_filters": 16,
+    "generator_downsamplings": 1,
+    "generator_blocks": 6,
     "generator_upsampling": "resize",
     "generator_skip": True,
     "discriminator_filters": 20,
     "discriminator_strided": 2,
+    "lambda_cycle": 5.0,
     "lambda_identity": 0.0,
-    "steps": 2400,
+    "learning_rate": 3e-4,
+    "discriminator_rate": 0.5,
+    "steps": 2600,
     "sample_every": 400,
     "average": 0.998,
 }

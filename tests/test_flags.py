@@ -63,7 +63,7 @@ def test_every_setting_is_explained_with_its_default(parser, flat):
 def test_the_help_names_the_presets_that_have_another_default(parser):
     text = " ".join(parser.format_help().split())
     assert "--generator-filters INT channels after the generator's first convolution" in text
-    assert "(default: 64; demo 20; anime-scene 32;" in text
+    assert "(default: 64; demo 16; anime-scene 32;" in text
     for name in PRESETS:
         assert f"{name}: " in text
 

@@ -35,12 +35,13 @@ def build_generator(
     inputs = keras.Input((image_size, image_size, 3), name="image")
     x = _padded_convolution(inputs, filters, 7, settings, initializers, "stem")
     x = _normalized_relu(x, settings, "stem")
-    for i in (1, 2):
+    stages = range(1, settings.downsamplings + 1)
+    for i in stages:
         filters *= 2
         x = _downsample(x, filters, settings, initializers, f"down_{i}")
     for i in range(1, config.generator_blocks() + 1):
         x = _residual_block(x, filters, settings, initializers, f"block_{i}", seed * 1009 + i)
-    for i in (1, 2):
+    for i in stages:
         filters //= 2
         x = _upsample(x, filters, settings, initializers, f"up_{i}")
     x = _padded_convolution(x, 3, 7, settings, initializers, "output", bias=True)

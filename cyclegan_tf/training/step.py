@@ -195,6 +195,7 @@ class TrainingStep:
         rate = learning_rate(self.config, step.read_value(), self.total_steps)
         generators = len(state.generator_variables())
         state.generator_optimizer.apply(gradients[:generators], rate, step.read_value())
+        rate *= self.config.optimizer.discriminator_rate
         state.discriminator_optimizer.apply(gradients[generators:], rate, step.read_value())
         if self.config.run.average:
             self._update_averages(strategy)

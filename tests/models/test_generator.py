@@ -79,6 +79,13 @@ def test_training_and_inference_agree(name, tiny_config, pictures):
     np.testing.assert_allclose(trained, plain, atol=1e-4)
 
 
+def test_one_downsampling_leaves_the_blocks_at_half_the_side(tiny_config, pictures):
+    config = tiny_config(generator_filters=3, generator_downsamplings=1, image_size=16)
+    generator = build_generator(config, image_size=16)
+    assert generator.get_layer("block_1_add").output.shape == (None, 8, 8, 6)
+    assert generator(pictures(1, 16)).shape == (1, 16, 16, 3)
+
+
 def test_concatenating_blocks_widen_the_picture(tiny_config):
     generator = build_generator(tiny_config("selfie2anime-v1", generator_blocks=8), image_size=16)
     joins = layers_of(generator, keras.layers.Concatenate)

@@ -199,6 +199,18 @@ def test_the_rate_follows_the_length_of_the_training(
     assert all((one == two).all() for one, two in zip(first, second))
 
 
+def test_the_discriminators_have_a_rate_of_their_own(
+    tiny_config, new_training, pairs, pictures, eager
+):
+    config = tiny_config(discriminator_rate=0.0)
+    step = new_training(config)
+    generators, discriminators = step.state.networks[:2], step.state.networks[2:]
+    before = weights_of(generators), weights_of(discriminators)
+    step.run(pairs(step, pictures(4), pictures(4, seed=1)), tf.constant(1))
+    assert all(np.any(new != old) for new, old in zip(weights_of(generators), before[0]))
+    assert all(np.array_equal(new, old) for new, old in zip(weights_of(discriminators), before[1]))
+
+
 def test_averages_follow_their_formula(tiny_config, new_training, pairs, pictures, eager):
     step = new_training(tiny_config(average=0.15, learning_rate=0.1))
     batches = pairs(step, pictures(4), pictures(4))
