@@ -246,6 +246,14 @@ class RunConfig(Section):
         "auto: bfloat16 where the hardware computes it natively, float32 elsewhere",
         choices=("auto", "float32", "bfloat16"),
     )
+    deterministic: bool = setting(
+        False,
+        "every kernel gives the same bits every time, so that a resumed run equals one that was "
+        "never stopped; costs speed (docs/reliability.md)",
+    )
+    init_from: str = setting(
+        "", "a run whose networks this one starts with, for fine-tuning; needs the same networks"
+    )
     steps_per_call: int = setting(20, "steps that run in the graph for one call from Python", low=1)
     log_every: int = setting(100, "steps between lines of metrics.jsonl", low=1)
     sample_every: int = setting(1000, "steps between sample pictures", low=1)
@@ -363,27 +371,32 @@ class Config:
 
     @classmethod
     def from_json(cls, text: str, name: str = "config.json") -> Config:
-        """Reads what ``to_json`` wrote.
+        """Reads what ``to_json`` wrote, also what an older version of it wrote.
+
+        A setting or section that is missing gets its default: what the software did before it had
+        that setting. An unknown one is refused, as nobody knows what the run did with it.
 
         Args:
             text: the JSON.
             name: the file it came from, for messages.
 
         Raises:
-            UserError: if it is no JSON, or a section, setting or value is missing, unknown or
-            wrong.
+            UserError: if it is no JSON, or a section, setting or value is unknown or wrong.
         """
         try:
             tree = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{name}: not JSON ({error})") from None
-        expected = {"preset", *SECTIONS}
-        if not isinstance(tree, dict) or set(tree) != expected:
-            raise UserError(f"{name}: must be an object with exactly {sorted(expected)}")
-        if not isinstance(tree["preset"], str):
+        known = {"preset", *SECTIONS}
+        if not isinstance(tree, dict) or not known.issuperset(tree):
+            raise UserError(f"{name}: must be an object of nothing but {sorted(known)}")
+        if not isinstance(tree.get("preset"), str):
             raise UserError(f"{name}: preset must be a text")
-        sections = {key: _read_section(key, tree[key], name) for key in SECTIONS}
-        return cls(preset=tree["preset"], **sections)
+        try:
+            sections = {key: _read_section(key, tree.get(key, {})) for key in SECTIONS}
+            return cls(preset=tree["preset"], **sections)
+        except UserError as error:
+            raise UserError(f"{name}: {error}") from None
 
     @classmethod
     def load(cls, run_dir: Path) -> Config:
@@ -425,12 +438,14 @@ def setting_type(field: dataclasses.Field) -> type:
     return {"bool": bool, "int": int, "float": float, "str": str}[typing.cast(str, field.type)]
 
 
-def _read_section(key: str, tree: Any, name: str) -> Section:
+def _read_section(key: str, tree: Any) -> Section:
     section = SECTIONS[key]
-    expected = {field.name for field in dataclasses.fields(section)}
-    if not isinstance(tree, dict) or set(tree) != expected:
-        odd = sorted(expected.symmetric_difference(tree)) if isinstance(tree, dict) else tree
-        raise UserError(f"{name}: section {key} has unknown or missing settings: {odd}")
+    known = {field.name for field in dataclasses.fields(section)}
+    if not isinstance(tree, dict):
+        raise UserError(f"section {key} must be an object, not {_shortened(tree)}")
+    unknown = sorted(set(tree) - known)
+    if unknown:
+        raise UserError(f"section {key} has settings that this version does not know: {unknown}")
     return section(**tree)
 
 

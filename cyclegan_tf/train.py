@@ -10,7 +10,10 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from cyclegan_tf.config import Config
@@ -39,10 +42,27 @@ def main(argv: list[str] | None = None) -> int:
     run_dir = arguments.run_dir or Path("runs") / _run_name(config)
     export_dir = arguments.export_dir or Path("saved_models") / run_dir.resolve().name
     try:
-        return train(config, run_dir, export_dir)
-    except KeyboardInterrupt:  # before the first step, or for the second time
+        with _terminable():
+            return train(config, run_dir, export_dir)
+    except (KeyboardInterrupt, _Terminated) as stop:  # outside of the steps
         print("interrupted; the same command goes on from here", file=sys.stderr)
-        return _INTERRUPTED
+        return 0 if isinstance(stop, _Terminated) else _INTERRUPTED
+
+
+class _Terminated(BaseException):
+    """SIGTERM, where there is no step to finish first."""
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    def stop(_number: int, _frame: object) -> None:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def train(config: Config, run_dir: Path, export_dir: Path) -> int:
@@ -57,13 +77,16 @@ def train(config: Config, run_dir: Path, export_dir: Path) -> int:
         UserError: for anything the user can mend; nothing is half-written then.
     """
     prepare_environment(training=True)
-    from cyclegan_tf.training.run_directory import (
-        check_run_directory,
-        check_writable,
-        create_run_directory,
-    )
+    from cyclegan_tf.training.run_directory import check_writable, claimed
 
     check_writable(export_dir, "--export-dir")
+    with claimed(run_dir):
+        return _train(config, run_dir, export_dir)
+
+
+def _train(config: Config, run_dir: Path, export_dir: Path) -> int:
+    from cyclegan_tf.training.run_directory import check_run_directory, create_run_directory
+
     resumed = check_run_directory(run_dir, config)
     training = _set_up(config, run_dir)
     if not resumed:
@@ -81,10 +104,15 @@ def _set_up(config: Config, run_dir: Path):
     import tensorflow as tf
 
     from cyclegan_tf.data.sources import open_data
+    from cyclegan_tf.training.checkpoints import check_init_from
     from cyclegan_tf.training.devices import make_strategy, resolve_precision
     from cyclegan_tf.training.loop import Training
 
     tf.get_logger().setLevel("ERROR")
+    if config.run.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    if config.run.init_from:
+        check_init_from(config)
     strategy = make_strategy(config.run)
     shards = open_data(config.data.data)
     precision, reason = resolve_precision(config.run.precision)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 from cyclegan_tf.errors import UserError, fail, run_command
+from cyclegan_tf.locking import locked
 from tfrecords_tools import journal, manifest
 from tfrecords_tools.images import BadImage, Picture, prepare
 from tfrecords_tools.journal import Journal, LeftOut, PackedShard, Report
@@ -296,7 +297,7 @@ def _claimed(output: Path, quiet: bool) -> Iterator[None]:
             " write to"
         ) from None
     try:
-        with _locked(output, quiet):
+        with locked(output, lambda: _say_waiting(output, quiet)):
             yield
     except UserError:
         if created:
@@ -310,27 +311,9 @@ def _claimed(output: Path, quiet: bool) -> Iterator[None]:
         ) from error
 
 
-@contextlib.contextmanager
-def _locked(folder: Path, quiet: bool) -> Iterator[None]:
-    """Waits until no other process builds in ``folder``. The lock dies with the process."""
-    try:
-        import fcntl
-    except ImportError:  # Windows has no such lock.
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if not quiet:
-                print(f"waiting for another build in {folder}", file=sys.stderr)
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        except OSError:
-            pass  # Some network file systems know no locks.
-        yield
-    finally:
-        os.close(handle)
+def _say_waiting(output: Path, quiet: bool) -> None:
+    if not quiet:
+        print(f"waiting for another build in {output}", file=sys.stderr)
 
 
 def _refuse_inside_source(output: Path, source: str) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -101,6 +104,7 @@ class MetricsLog:
         record = {"step": int(step), "time": round(time.time(), 3), **content}
         self._file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
         self._file.flush()
+        os.fsync(self._file.fileno())  # No checkpoint may reach the disk before its line does.
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
@@ -158,7 +162,8 @@ class _Board:
     def __init__(self, folder: Path, done_steps: int) -> None:
         import tensorflow as tf  # only here: who reads metrics.jsonl does without
 
-        self._messages = tf.compat.v1
+        self._messages, self._errors = tf.compat.v1, tf.errors.OpError
+        self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         # TensorBoard looks for "tfevents" and reads the files in the order of their names.
         name = f"events.out.tfevents.{time.time_ns():020}.{socket.gethostname()}"
@@ -181,7 +186,8 @@ class _Board:
         self._add_values(step, [{"tag": name, "image": picture}])
 
     def close(self) -> None:
-        self._writer.close()
+        with self._disk_errors():
+            self._writer.close()
 
     def _add_values(self, step: int, values: list[dict[str, Any]]) -> None:
         summary = self._messages.Summary
@@ -189,5 +195,13 @@ class _Board:
 
     def _add(self, step: int, **content: Any) -> None:
         event = self._messages.Event(wall_time=time.time(), step=int(step), **content)
-        self._writer.write(event.SerializeToString())
-        self._writer.flush()
+        with self._disk_errors():
+            self._writer.write(event.SerializeToString())
+            self._writer.flush()
+
+    @contextmanager
+    def _disk_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except self._errors as error:
+            raise UserError(f"{self._folder}: cannot be written ({error.message})") from None

@@ -1,7 +1,20 @@
-"""Checkpoints of a run: everything in, everything out, and an error where they do not match."""
+"""Checkpoints of a run: everything in, everything out, and never a part of one.
+
+A checkpoint is TensorFlow's two files and a seal, a small JSON file with their sizes and SHA-256.
+They are written in a folder of their own and renamed into place: a checkpoint whose index is there
+is whole, whenever the process died. Whether the files have changed since, the seal tells; then the
+checkpoint before is used.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import tensorflow as tf
@@ -9,9 +22,14 @@ import tensorflow as tf
 from cyclegan_tf.config import Config
 from cyclegan_tf.errors import UserError
 from cyclegan_tf.models.networks import Generators, build_generators
+from cyclegan_tf.reporting.files import write_atomically
 from cyclegan_tf.training.state import TrainingState
 
 FOLDER = "checkpoints"
+BEST = "best.json"
+_UNFINISHED, _DAMAGED = ".unfinished", "damaged"
+_DATA, _INDEX, _SEAL = ".data-00000-of-00001", ".index", ".json"
+_FILES = (_DATA, _INDEX, _SEAL)  # in the order of renaming
 # What TensorFlow raises for files that do not match or are cut short.
 _UNREADABLE = (AssertionError, IndexError, KeyError, ValueError, tf.errors.OpError)
 
@@ -22,38 +40,165 @@ class Checkpoints:
     Args:
         state: what is saved.
         run_dir: the run directory.
-        keep: how many to keep, the newest ones.
+        keep: how many to keep, the newest ones; the best one is kept besides.
     """
 
     def __init__(self, state: TrainingState, run_dir: Path, keep: int) -> None:
-        self.state = state
-        self.manager = tf.train.CheckpointManager(
-            tf.train.Checkpoint(**_tracked(state)),
-            str(Path(run_dir) / FOLDER),
-            max_to_keep=keep,
-            checkpoint_name="step",
-        )
+        self.state, self.keep = state, keep
+        self.folder = Path(run_dir) / FOLDER
+        self.checkpoint = tf.train.Checkpoint(**_tracked(state))
+        self.saved_step: int | None = None
 
     def save(self) -> None:
-        """Writes a checkpoint named after the step."""
-        self.manager.save(checkpoint_number=self.state.steps_done())
-
-    def restore_latest(self) -> bool:
-        """Restores the newest checkpoint; False if there is none.
+        """Writes a checkpoint named after the step, unless it is there already.
 
         Raises:
-            UserError: if it cannot be read or does not hold exactly this state.
+            UserError: if it cannot be written, as when the disk is full. The checkpoints before it
+                stay as they are.
         """
-        path = self.manager.latest_checkpoint
-        if path is None:
-            return False
+        step = self.state.steps_done()
+        if step == self.saved_step:
+            return
+        unfinished = self.folder / _UNFINISHED
         try:
-            self.manager.checkpoint.restore(path).assert_consumed()
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir(parents=True)
+            self.checkpoint.write(str(unfinished / _name(step)))
+            self._publish(unfinished, step)
+        except (OSError, tf.errors.OpError) as error:
+            raise UserError(
+                f"{self.folder}: the checkpoint of step {step} cannot be written "
+                f"({_reason(error)}); make room, and the same command goes on from step "
+                f"{self.saved_step or 0}"
+            ) from None
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+        self.saved_step = step
+        self._remove_old()
+
+    def mark_best(self) -> None:
+        """Keeps the newest checkpoint, as the best so far, until another one is marked."""
+        write_atomically(self.folder / BEST, json.dumps({"step": self.saved_step}).encode())
+        self._remove_old()
+
+    def restore_latest(self) -> bool:
+        """Restores the newest whole checkpoint; False if the run has none yet.
+
+        A damaged one is set aside with a warning, and the one before is taken.
+
+        Raises:
+            UserError: if none is whole, or it does not hold exactly this state.
+        """
+        found = find_checkpoint(self.folder.parent)
+        if found is None:
+            return False
+        self._set_aside(found.damaged)
+        try:
+            self._check_replicas(found.path)
+            _restore(self.checkpoint, found.path).assert_consumed()
         except _UNREADABLE as error:
             raise UserError(
-                f"{path}: does not hold this run's state ({_first_line(error)})"
+                f"{found.path}: does not hold this run's state ({_reason(error)})"
             ) from None
+        self.saved_step = found.step
         return True
+
+    def _check_replicas(self, path: str) -> None:
+        names = _reader(path).get_variable_to_shape_map()
+        saved = len({name.split("/")[1] for name in names if name.startswith("histories_a/")})
+        here = len(self.state.histories_a)
+        if saved != here:
+            raise UserError(
+                f"{path}: was saved by {saved} replica(s), and here are {here}; each has pictures "
+                f"of its own, so go on with {saved} (--replicas, or as many GPUs), or start "
+                "another run with --init-from"
+            )
+
+    def _publish(self, unfinished: Path, step: int) -> None:
+        """Makes a written checkpoint durable and renames it into place."""
+        name = _name(step)
+        files = {name + kind: _described(unfinished / (name + kind)) for kind in (_DATA, _INDEX)}
+        (unfinished / (name + _SEAL)).write_text(json.dumps({"files": files}), encoding="utf-8")
+        for kind in _FILES:
+            _to_disk(unfinished / (name + kind))
+            (unfinished / (name + kind)).replace(self.folder / (name + kind))
+        _to_disk(self.folder)
+        # Nothing here reads this file, but TensorFlow's own tools find the newest one by it.
+        tf.compat.v1.train.update_checkpoint_state(str(self.folder), str(self.folder / name))
+
+    def _remove_old(self) -> None:
+        kept = set(steps_saved(self.folder)[: self.keep]) | {best_step(self.folder)}
+        for path in self.folder.glob("step-*"):
+            if _step_of(path.name) not in kept:
+                path.unlink(missing_ok=True)
+
+    def _set_aside(self, steps: tuple[int, ...]) -> None:
+        """Moves damaged checkpoints out of the way, where one can still look at them."""
+        for step in steps:
+            for kind in _FILES:
+                path = self.folder / (_name(step) + kind)
+                if path.exists():
+                    (self.folder / _DAMAGED).mkdir(exist_ok=True)
+                    path.replace(self.folder / _DAMAGED / path.name)
+
+
+@dataclass(frozen=True)
+class Found:
+    """The newest whole checkpoint of a run.
+
+    Attributes:
+        path: as TensorFlow wants it, without the ends of the files' names.
+        step: the steps it holds.
+        damaged: the steps of newer ones that are not whole.
+    """
+
+    path: str
+    step: int
+    damaged: tuple[int, ...]
+
+
+def find_checkpoint(run_dir: Path) -> Found | None:
+    """The newest whole checkpoint of a run; None if it has none yet.
+
+    Warns on stderr of newer ones that are damaged, and says which steps are lost. Changes nothing.
+
+    Raises:
+        UserError: if there are checkpoints but all are damaged.
+    """
+    folder = Path(run_dir) / FOLDER
+    damaged: list[str] = []
+    steps = steps_saved(folder)
+    for number, step in enumerate(steps):
+        problem = _damage(folder, step)
+        if problem is None:
+            if damaged:
+                warn(
+                    f"{'; '.join(damaged)}; going back to step {step}, so what was learnt in the "
+                    f"steps {step + 1} to {steps[0]} is lost and they have to be taken again"
+                )
+            return Found(str(folder / _name(step)), step, tuple(steps[:number]))
+        damaged.append(problem)
+    if damaged:
+        raise UserError(
+            f"{'; '.join(damaged)}: no checkpoint is whole; restore one from a backup, or delete "
+            f"{folder} to start from step 0"
+        )
+    return None
+
+
+def steps_saved(folder: Path) -> list[int]:
+    """The steps of the checkpoints in a folder, the newest first; damaged ones are among them."""
+    names = [path.name for kind in (_INDEX, _SEAL) for path in Path(folder).glob("step-*" + kind)]
+    return sorted({step for step in map(_step_of, names) if step is not None}, reverse=True)
+
+
+def best_step(folder: Path) -> int | None:
+    """The step of the checkpoint that was marked as the best; None if there is none."""
+    try:
+        step = json.loads((Path(folder) / BEST).read_text(encoding="utf-8"))["step"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return step if type(step) is int and step in steps_saved(folder) else None
 
 
 def load_generators(run_dir: Path, config: Config, image_size: int | None = None) -> Generators:
@@ -67,20 +212,69 @@ def load_generators(run_dir: Path, config: Config, image_size: int | None = None
     Raises:
         UserError: if there is no checkpoint or it cannot be read.
     """
-    path = tf.train.latest_checkpoint(str(Path(run_dir) / FOLDER))
-    if path is None:
-        raise UserError(f"--run-dir {run_dir}: no checkpoint there; train it first")
     generators = build_generators(config, image_size)
     kind = "average" if config.run.average else "generator"
-    names = {f"{kind}_{direction}": model for direction, model in generators._asdict().items()}
+    models = {f"{kind}_{direction}": model for direction, model in generators._asdict().items()}
+    _load_models(run_dir, models)
+    return generators
+
+
+def start_from(state: TrainingState, config: Config) -> None:
+    """Gives a new run the networks of the run that ``config.run.init_from`` names.
+
+    Averages start as the other run's, if it keeps any; optimizers, history and step start anew.
+
+    Raises:
+        UserError: if there is no such run, its networks are others, or it has no checkpoint.
+    """
+    other_dir = Path(config.run.init_from)
+    other = check_init_from(config)
+    _load_models(other_dir, state.networks._asdict())
+    if state.averages:
+        kind = "average" if other.run.average else "generator"
+        _load_models(other_dir, {f"{kind}_{n}": m for n, m in state.averages._asdict().items()})
+
+
+def check_init_from(config: Config) -> Config:
+    """The settings of the run that ``config.run.init_from`` names.
+
+    Raises:
+        UserError: if there is no such run, or its networks have other weights.
+    """
+    name = f"--init-from {config.run.init_from}"
     try:
-        status = tf.train.Checkpoint(**names).restore(path).expect_partial()
+        other = Config.load(Path(config.run.init_from))
+    except UserError as error:
+        raise UserError(f"{name}: {str(error).split(': ', 1)[-1]}") from None
+    resolved = [
+        each.replace(generator_blocks=each.generator_blocks()).flat() for each in (config, other)
+    ]
+    for flat, value in resolved[0].items():
+        if flat.startswith(("generator_", "discriminator_")) and value != resolved[1][flat]:
+            if flat == "discriminator_weight":  # a weight of the loss
+                continue
+            given = "--" + flat.replace("_", "-")
+            raise UserError(f"{name}: has {given} {resolved[1][flat]}, not {value}; give the same")
+    return other
+
+
+def warn(text: str) -> None:
+    """Prints one line on stderr."""
+    print(f"warning: {text}", file=sys.stderr)
+
+
+def _load_models(run_dir: Path, models: dict[str, tf.keras.Model]) -> None:
+    """Restores models from a run's newest whole checkpoint by their names in it."""
+    found = find_checkpoint(run_dir)
+    if found is None:
+        raise UserError(f"--run-dir {run_dir}: no checkpoint there; train it first")
+    try:
+        status = _restore(tf.train.Checkpoint(**models), found.path).expect_partial()
         status.assert_existing_objects_matched()
     except _UNREADABLE as error:
         raise UserError(
-            f"{path}: does not hold this run's weights ({_first_line(error)})"
+            f"{found.path}: does not hold this run's weights ({_reason(error)})"
         ) from None
-    return generators
 
 
 def _tracked(state: TrainingState) -> dict[str, object]:
@@ -99,5 +293,63 @@ def _tracked(state: TrainingState) -> dict[str, object]:
     return tracked
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def _name(step: int) -> str:
+    return f"step-{step}"
+
+
+def _step_of(name: str) -> int | None:
+    """The step in a file's name; None if it is no file of a checkpoint."""
+    match = re.fullmatch(r"step-(\d{1,18})\.(index|json|data-\d{5}-of-\d{5})", name, re.ASCII)
+    return int(match[1]) if match else None
+
+
+def _described(path: Path) -> dict[str, object]:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for chunk in iter(lambda: file.read(1 << 20), b""):
+            digest.update(chunk)
+    return {"bytes": path.stat().st_size, "sha256": digest.hexdigest()}
+
+
+def _damage(folder: Path, step: int) -> str | None:
+    """What is wrong with a checkpoint; None if it is whole as far as one can tell."""
+    name = _name(step)
+    present = [(folder / (name + kind)).is_file() for kind in (_DATA, _INDEX)]
+    if not all(present):
+        return f"{folder / name}: a file of it is missing"
+    seal = folder / (name + _SEAL)
+    if not seal.exists():  # as older versions wrote it, or killed just before the last renaming
+        return None
+    try:
+        wanted = json.loads(seal.read_text(encoding="utf-8"))["files"]
+        for kind in (_DATA, _INDEX):
+            if wanted[name + kind] != _described(folder / (name + kind)):
+                return f"{folder / (name + kind)}: is not what was written"
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return f"{seal}: cannot be read"
+    return None
+
+
+def _restore(checkpoint: tf.train.Checkpoint, path: str):
+    """Restores what was written here, or what a CheckpointManager saved, which counts its saves."""
+    counted = _reader(path).has_tensor("save_counter/.ATTRIBUTES/VARIABLE_VALUE")
+    return (checkpoint.restore if counted else checkpoint.read)(path)
+
+
+def _reader(path: str):
+    return tf.train.load_checkpoint(path)
+
+
+def _to_disk(path: Path) -> None:
+    """Returns when a file's content, or a folder's names, would survive a loss of power."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of an error's message."""
+    text = getattr(error, "strerror", None) or str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

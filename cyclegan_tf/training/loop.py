@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +17,7 @@ from cyclegan_tf.data.pipeline import Shards, training_pairs
 from cyclegan_tf.reporting.metrics import MetricsLog
 from cyclegan_tf.reporting.progress import Progress
 from cyclegan_tf.reporting.report import write_report
-from cyclegan_tf.training.checkpoints import Checkpoints
+from cyclegan_tf.training.checkpoints import Checkpoints, start_from
 from cyclegan_tf.training.sampler import Sampler
 from cyclegan_tf.training.schedule import learning_rate, steps_per_epoch, total_steps
 from cyclegan_tf.training.state import TrainingState
@@ -54,7 +56,8 @@ class Training:
         self.state = TrainingState(config, strategy, precision)
         self.step = TrainingStep(config, self.state, strategy, self.total)
         self.checkpoints = Checkpoints(self.state, run_dir, config.run.keep_checkpoints)
-        self.checkpoints.restore_latest()
+        if not self.checkpoints.restore_latest() and config.run.init_from:
+            start_from(self.state, config)
         self.interrupted = False  # by Ctrl-C, when ``run`` comes back early
         self.sampler = Sampler(shards, self.state.shown_generators(), config.data.image_size)
 
@@ -69,6 +72,8 @@ class Training:
         bar = Progress(self.total, done, self.steps_per_epoch, batch_size)
         with stop_signals() as received, log, bar:
             if done == 0:
+                if self.config.run.init_from:  # The run it started from may change or go away.
+                    self.checkpoints.save()
                 self.sampler.save(self.run_dir, 0, log)
             means = Means()
             for steps, seconds, losses in self._calls(received):
@@ -160,17 +165,45 @@ class Means:
 
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """Notes SIGINT and SIGTERM in the list instead; a second SIGINT leaves at once."""
+    """Notes SIGINT and SIGTERM in the list instead; a SIGINT after another one leaves at once."""
     received: list[int] = []
-
-    def note(number: int, _frame: object) -> None:
-        if received and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {
+        number: signal.signal(number, lambda number, _frame: received.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
-        yield received
+        with _watched_signals():
+            yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _watched_signals() -> Iterator[None]:
+    """Leaves the process at a second Ctrl-C, even in the middle of a long call of TensorFlow.
+
+    Python runs its signal handlers only between such calls; a thread that reads what Python writes
+    to the wake-up descriptor does not wait for them.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    thread = threading.Thread(target=_leave_at_second_interrupt, args=(reader,), daemon=True)
+    thread.start()
+    before = signal.set_wakeup_fd(writer)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(writer)  # ends the thread
+        thread.join()
+        os.close(reader)
+
+
+def _leave_at_second_interrupt(reader: int) -> None:
+    stopping = False
+    while number := os.read(reader, 1):
+        if stopping and number[0] == signal.SIGINT:
+            os.write(2, b"\nstopped at once; the same command goes on from the last checkpoint\n")
+            os._exit(128 + signal.SIGINT)  # Nothing is ever half-written, so nothing is tidied up.
+        stopping = stopping or number[0] in (signal.SIGINT, signal.SIGTERM)

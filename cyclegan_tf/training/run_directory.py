@@ -2,13 +2,58 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cyclegan_tf.config import Config
 from cyclegan_tf.errors import UserError
+from cyclegan_tf.locking import locked
 
 CONFIG_FILE = "config.json"
+_UNFINISHED_CONFIG = ".config.json.tmp"
+# What the machine, not the software, is to blame for.
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE)
+
+
+@contextmanager
+def claimed(run_dir: Path) -> Iterator[None]:
+    """Makes ``run_dir`` and keeps other trainings out of it; takes it back if it stays empty.
+
+    The lock dies with the process, so a killed training never stands in the way of the next.
+
+    Raises:
+        UserError: if another process trains there, or the folder cannot be made or written to, as
+            when the disk is full.
+    """
+    check_writable(run_dir, "--run-dir")
+    made = [path for path in (run_dir, *run_dir.parents) if not path.exists()]
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--run-dir {run_dir}: cannot be written ({error.strerror})") from None
+    try:
+        with locked(run_dir, lambda: _refuse_second(run_dir)):
+            yield
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        raise UserError(
+            f"--run-dir {run_dir}: cannot be written ({error.strerror}: {error.filename or 'file'})"
+            "; mend that, and the same command goes on from the last checkpoint"
+        ) from error
+    finally:
+        with suppress(OSError):  # of the first that is not empty
+            for path in made:
+                path.rmdir()
+
+
+def _refuse_second(run_dir: Path) -> None:
+    raise UserError(
+        f"--run-dir {run_dir}: another process is training there; wait for it, or name another"
+    )
 
 
 def check_writable(folder: Path, flag: str) -> None:
@@ -42,7 +87,7 @@ def check_run_directory(run_dir: Path, config: Config) -> bool:
                 "give the same settings to go on, or another --run-dir to start anew"
             )
         return True
-    if run_dir.is_dir() and any(run_dir.iterdir()):
+    if run_dir.is_dir() and {path.name for path in run_dir.iterdir()} - {_UNFINISHED_CONFIG}:
         raise UserError(f"--run-dir {run_dir}: is not empty and holds no run; name a new folder")
     return False
 
@@ -53,7 +98,7 @@ def create_run_directory(run_dir: Path, config: Config) -> None:
     Raises:
         UserError: if it cannot be written.
     """
-    unfinished = run_dir / f".{CONFIG_FILE}.tmp"
+    unfinished = run_dir / _UNFINISHED_CONFIG
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         unfinished.write_text(config.to_json(), encoding="utf-8")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from cyclegan_tf.presets import make_config
 from cyclegan_tf.training.run_directory import (
     check_run_directory,
     check_writable,
+    claimed,
     create_run_directory,
 )
 from tests.tiny import content
@@ -96,3 +100,61 @@ def test_what_cannot_be_created_names_the_flag():
     run_dir = Path("/proc/cyclegan_tf")
     with pytest.raises(UserError, match="--run-dir /proc/cyclegan_tf: cannot be written"):
         create_run_directory(run_dir, make_config("paper"))
+
+
+# --- One training at a time ----------------------------------------------------------------------
+
+CLAIM = """
+import sys, time
+from pathlib import Path
+from cyclegan_tf.training.run_directory import claimed
+with claimed(Path(sys.argv[1])):
+    print("claimed", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def elsewhere(tmp_path):
+    """Another process that has claimed tmp_path/run, and is killed in the end."""
+    command = [sys.executable, "-c", CLAIM, str(tmp_path / "run")]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent.parent)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as process:
+        assert process.stdout.readline() == "claimed\n"
+        yield process
+        process.kill()
+
+
+def test_a_second_training_is_refused_until_the_first_is_dead(elsewhere, tmp_path):
+    refused = pytest.raises(UserError, match="another process is training there")
+    with refused, claimed(tmp_path / "run"):
+        pass
+    elsewhere.kill()
+    elsewhere.wait()
+    with claimed(tmp_path / "run"):
+        assert content(tmp_path / "run") == {}
+
+
+def test_a_claim_that_leaves_nothing_takes_its_folders_back(tmp_path):
+    with pytest.raises(UserError, match="wrong"), claimed(tmp_path / "a" / "b"):
+        raise UserError("wrong")
+    assert content(tmp_path) == {}
+    with claimed(tmp_path / "a" / "b"):
+        (tmp_path / "a" / "b" / "file").touch()
+    assert (tmp_path / "a" / "b" / "file").exists()
+
+
+def test_a_full_disk_is_one_line_and_other_errors_are_not_hidden(tmp_path):
+    with (
+        pytest.raises(UserError, match=r"No space left on device: x\); mend that"),
+        claimed(tmp_path),
+    ):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "x")
+    with pytest.raises(FileNotFoundError), claimed(tmp_path):
+        raise FileNotFoundError(errno.ENOENT, "our own mistake")
+
+
+def test_a_kill_before_the_settings_were_written_leaves_the_folder_free(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".config.json.tmp").write_text("{", encoding="utf-8")
+    assert not check_run_directory(tmp_path / "run", make_config("paper"))

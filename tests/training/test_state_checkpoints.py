@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,16 @@ import tensorflow as tf
 
 from cyclegan_tf.errors import UserError
 from cyclegan_tf.models.layers import Dropout
-from cyclegan_tf.training.checkpoints import FOLDER, Checkpoints, load_generators
+from cyclegan_tf.training.checkpoints import (
+    FOLDER,
+    Checkpoints,
+    best_step,
+    check_init_from,
+    load_generators,
+    start_from,
+    steps_saved,
+)
+from cyclegan_tf.training.run_directory import create_run_directory
 
 # All that a state can hold: averages, dropout counters, pictures in the history.
 FULL = {"history_size": 2, "average": 0.9, "generator_blocks": 1, "batch_size": 2}
@@ -133,18 +143,189 @@ def test_a_checkpoint_of_something_else_is_refused(
     assert refusal(checkpoints.restore_latest).startswith(f"{tmp_path / FOLDER / 'step-0'}: ")
 
 
-@pytest.mark.parametrize("file", ["step-0.index", "step-0.data-00000-of-00001"])
-@pytest.mark.parametrize("damage", ["cut short", "missing"])
-def test_a_damaged_checkpoint_is_refused(damage, file, tiny_config, new_training, tmp_path):
-    state = new_training(tiny_config()).state
-    Checkpoints(state, tmp_path, 3).save()
-    path = tmp_path / FOLDER / file
-    if damage == "missing":
+FILES = ("step-20.index", "step-20.data-00000-of-00001", "step-20.json")
+
+
+@pytest.fixture(scope="module")
+def state(tiny_config, new_training):
+    """A state that the tests of damaged files share."""
+    return new_training(tiny_config()).state
+
+
+def save_twice(state, run_dir: Path) -> None:
+    """Saves steps 10 and 20, with other numbers each time."""
+    checkpoints = Checkpoints(state, run_dir, 3)
+    for step in (10, 20):
+        scrambled(state)
+        state.step.assign(step)
+        state.histories_a[0].seen.assign(step)
+        checkpoints.save()
+
+
+def damage(path: Path, kind: str) -> None:
+    data = path.read_bytes()
+    middle = len(data) // 2
+    if kind == "missing":
         path.unlink()
     else:
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        flipped = data[:middle] + bytes([data[middle] ^ 4]) + data[middle + 1 :]
+        path.write_bytes(data[:middle] if kind == "cut short" else flipped)
+
+
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("kind", ["cut short", "flipped", "missing"])
+def test_the_one_before_replaces_a_damaged_checkpoint(kind, file, state, tmp_path, capsys):
+    save_twice(state, tmp_path)
+    damage(tmp_path / FOLDER / file, kind)
+    checkpoints = Checkpoints(state, tmp_path, 3)
+    assert checkpoints.restore_latest()
+    if file == "step-20.json" and kind == "missing":  # as older versions wrote it
+        assert state.steps_done() == 20
+        return
+    assert state.steps_done() == int(state.histories_a[0].seen) == 10
+    warning = capsys.readouterr().err
+    assert warning.startswith("warning: ") and warning.count("\n") == 1
+    assert "step-20" in warning and "the steps 11 to 20 is lost" in warning
+    state.step.assign(15)  # What was set aside neither returns nor counts among those to keep.
+    checkpoints.save()
+    assert Checkpoints(state, tmp_path, 3).restore_latest()
+    assert (state.steps_done(), capsys.readouterr().err) == (15, "")
+
+
+@pytest.mark.parametrize("kind", ["cut short", "flipped"])
+@pytest.mark.parametrize("file", FILES[:2])
+def test_tensorflow_tells_where_there_is_no_seal(kind, file, state, tmp_path):
+    save_twice(state, tmp_path)
+    damage(tmp_path / FOLDER / "step-20.json", "missing")
+    damage(tmp_path / FOLDER / file, kind)
     message = refusal(Checkpoints(state, tmp_path, 3).restore_latest)
-    assert message.startswith(f"{tmp_path / FOLDER / 'step-0'}: ")
+    assert message.startswith(f"{tmp_path / FOLDER / 'step-20'}: ")
+
+
+def test_a_run_whose_every_checkpoint_is_damaged_does_not_start_anew(state, tmp_path):
+    save_twice(state, tmp_path)
+    for step in (10, 20):
+        damage(tmp_path / FOLDER / f"step-{step}.index", "missing")
+    message = refusal(Checkpoints(state, tmp_path, 3).restore_latest)
+    assert "no checkpoint is whole" in message
+
+
+def test_what_a_kill_leaves_behind_is_ignored_and_tidied_up(state, tmp_path):
+    """Killed after the first of the three renames, or before."""
+    save_twice(state, tmp_path)
+    folder = tmp_path / FOLDER
+    (folder / ".unfinished").mkdir()
+    (folder / ".unfinished" / "step-30.index").write_bytes(b"half")
+    (folder / "step-30.data-00000-of-00001").write_bytes(b"whole, but without an index")
+    checkpoints = Checkpoints(state, tmp_path, 3)
+    assert checkpoints.restore_latest()
+    assert state.steps_done() == 20
+    state.step.assign(40)
+    checkpoints.save()
+    assert not (folder / ".unfinished").exists()
+    assert {path.name.split(".")[0] for path in folder.glob("step-*")} == {
+        "step-10",
+        "step-20",
+        "step-40",
+    }
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_those_before(state, tmp_path):
+    save_twice(state, tmp_path)
+    before = contents(tmp_path)
+    checkpoints = Checkpoints(state, tmp_path, 1)
+    assert checkpoints.restore_latest()
+    state.step.assign(30)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+    try:
+        message = refusal(checkpoints.save)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert message.startswith(f"{tmp_path / FOLDER}: the checkpoint of step 30 cannot be written")
+    assert "goes on from step 20" in message
+    assert not (tmp_path / FOLDER / ".unfinished").exists()
+    assert_equal_contents(contents(tmp_path), before)
+
+
+def test_the_best_one_is_kept(state, tmp_path):
+    checkpoints = Checkpoints(state, tmp_path, 2)
+    for step in (10, 20, 30, 40):
+        state.step.assign(step)
+        checkpoints.save()
+        if step == 10:
+            checkpoints.mark_best()
+    assert steps_saved(tmp_path / FOLDER) == [40, 30, 10]
+    assert best_step(tmp_path / FOLDER) == 10
+    checkpoints.mark_best()
+    assert steps_saved(tmp_path / FOLDER) == [40, 30]
+
+
+@pytest.mark.parametrize(("saved", "here"), [(2, 1), (1, 2)])
+def test_another_number_of_replicas_is_named(saved, here, tiny_config, new_training, tmp_path):
+    config = tiny_config(batch_size=2)
+    Checkpoints(new_training(config, saved).state, tmp_path, 3).save()
+    message = refusal(Checkpoints(new_training(config, here).state, tmp_path, 3).restore_latest)
+    assert f"saved by {saved} replica(s), and here are {here}" in message
+
+
+def test_what_a_checkpoint_manager_saved_is_restored(tiny_config, new_training, tmp_path):
+    state = new_training(tiny_config()).state
+    scrambled(state)
+    state.step.assign(7)
+    right = [variable.numpy() for variable in variables_of(state)]
+    tracked = Checkpoints(state, tmp_path, 3).checkpoint
+    tf.train.CheckpointManager(
+        tracked, str(tmp_path / FOLDER), max_to_keep=3, checkpoint_name="step"
+    ).save(checkpoint_number=7)
+    fresh = new_training(tiny_config()).state
+    assert Checkpoints(fresh, tmp_path, 3).restore_latest()
+    for variable, value in zip(variables_of(fresh), right):
+        np.testing.assert_array_equal(variable.numpy(), value)
+
+
+# --- Another run's networks ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [(0.0, 0.0), (0.9, 0.0), (0.0, 0.9), (0.9, 0.9)])
+def test_a_run_starts_with_the_networks_of_another(
+    theirs, ours, tiny_config, new_training, tmp_path
+):
+    config = tiny_config("face2anime", generator_blocks=1, average=theirs)
+    other = new_training(config).state
+    scrambled(other)
+    create_run_directory(tmp_path, config)
+    Checkpoints(other, tmp_path, 3).save()
+    changed = config.replace(init_from=str(tmp_path), average=ours, image_size=24, seed=3)
+    state = new_training(changed).state
+    start_from(state, changed)
+    assert state.steps_done() == 0
+    models = list(zip(state.networks, other.networks))
+    if ours:
+        models += list(zip(state.averages, other.averages if theirs else other.generators))
+    for model, right in models:
+        for weight, expected in zip(model.get_weights(), right.get_weights()):
+            np.testing.assert_array_equal(weight, expected)
+    assert not np.any(state.generator_optimizer.first_moments[0].numpy())
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"generator_filters": 3}, "has --generator-filters 2, not 3"),
+        ({"generator_blocks": 3}, "has --generator-blocks 2, not 3"),
+        ({"discriminator_affine": True}, "has --discriminator-affine False, not True"),
+    ],
+)
+def test_a_run_with_other_networks_is_refused(change, words, tiny_config, tmp_path):
+    create_run_directory(tmp_path, tiny_config())
+    message = refusal(check_init_from, tiny_config(init_from=str(tmp_path), **change))
+    assert message.startswith(f"--init-from {tmp_path}: ") and words in message
+
+
+def test_no_run_to_start_from_is_named(tiny_config, tmp_path):
+    message = refusal(check_init_from, tiny_config(init_from=str(tmp_path / "none")))
+    assert message.startswith(f"--init-from {tmp_path / 'none'}: no run there")
 
 
 @pytest.mark.parametrize(
