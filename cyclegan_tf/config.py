@@ -82,6 +82,10 @@ class DataConfig(Section):
         4096, "examples to shuffle among when the shards are not kept in memory", low=1
     )
 
+    max_damaged: int = setting(
+        10, "damaged records that are left out of the shards; more of them end the run", low=0
+    )
+
     def effective_load_size(self) -> int:
         """The side to which a picture is brought before the crop."""
         return self.load_size or round(self.image_size * 286 / 256)
@@ -253,6 +257,15 @@ class RunConfig(Section):
     )
     init_from: str = setting(
         "", "a run whose networks this one starts with, for fine-tuning; needs the same networks"
+    )
+    on_nonfinite: str = setting(
+        "stop",
+        "after --max-nonfinite steps in a row whose loss or gradient is not finite; stop: the run "
+        "ends; rollback: it goes back to the last checkpoint with half the learning rate",
+        choices=("stop", "rollback"),
+    )
+    max_nonfinite: int = setting(
+        10, "steps in a row whose loss or gradient is not finite until the run gives up", low=1
     )
     steps_per_call: int = setting(20, "steps that run in the graph for one call from Python", low=1)
     log_every: int = setting(100, "steps between lines of metrics.jsonl", low=1)

@@ -85,13 +85,24 @@ def train(config: Config, run_dir: Path, export_dir: Path) -> int:
 
 
 def _train(config: Config, run_dir: Path, export_dir: Path) -> int:
+    import tensorflow as tf
+
     from cyclegan_tf.training.run_directory import check_run_directory, create_run_directory
 
-    resumed = check_run_directory(run_dir, config)
-    training = _set_up(config, run_dir)
-    if not resumed:
-        create_run_directory(run_dir, config)
-    if not training.finished() and not training.run():
+    is_new = not check_run_directory(run_dir, config)
+    while True:
+        try:
+            training = _set_up(config, run_dir)
+            if is_new:
+                create_run_directory(run_dir, config)
+                is_new = False
+            finished = training.finished() or training.run()
+            break
+        except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError):
+            # The step that was under way may be half taken, so all starts from the checkpoint.
+            if not _mended(config, run_dir):
+                raise
+    if not finished:
         done, total = training.state.steps_done(), training.total
         print(f"Stopped after step {done} of {total}; everything is saved. To go on:")
         print(f"  {_command('train', *sys.argv[1:])}")
@@ -100,9 +111,22 @@ def _train(config: Config, run_dir: Path, export_dir: Path) -> int:
     return 0
 
 
+def _mended(config: Config, run_dir: Path) -> bool:
+    """Whether damage was found in the shards, and mended; each broken record is named."""
+    from cyclegan_tf.data.damage import FOLDER, mend
+    from cyclegan_tf.data.sources import open_data
+    from cyclegan_tf.training.checkpoints import warn
+
+    found = mend(open_data(config.data.data, run_dir / FOLDER), config.data.max_damaged)
+    for damage in found:
+        warn(f"{config.data.data}: {damage} is left out")
+    return bool(found)
+
+
 def _set_up(config: Config, run_dir: Path):
     import tensorflow as tf
 
+    from cyclegan_tf.data.damage import FOLDER, check_sizes
     from cyclegan_tf.data.sources import open_data
     from cyclegan_tf.training.checkpoints import check_init_from
     from cyclegan_tf.training.devices import make_strategy, resolve_precision
@@ -114,7 +138,8 @@ def _set_up(config: Config, run_dir: Path):
     if config.run.init_from:
         check_init_from(config)
     strategy = make_strategy(config.run)
-    shards = open_data(config.data.data)
+    shards = open_data(config.data.data, run_dir / FOLDER)
+    check_sizes(shards)
     precision, reason = resolve_precision(config.run.precision)
     training = Training(config, run_dir, shards, strategy, precision)
     counts = [shards.manifest.count(split) for split in ("trainA", "trainB")]

@@ -13,7 +13,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from cyclegan_tf.config import DataConfig
-from tfrecords_tools.manifest import Manifest
+from tfrecords_tools.manifest import Manifest, Shard
 from tfrecords_tools.schema import parse_example
 
 _PARALLEL_READS = 4
@@ -23,15 +23,31 @@ _PASSES = 1 << 40  # More passes over the data than any training makes.
 
 @dataclass(frozen=True)
 class Shards:
-    """A folder of shards and its manifest."""
+    """A folder of shards and its manifest.
+
+    Attributes:
+        folder: where the shards are.
+        manifest: what they hold.
+        mended: a folder whose shards stand in for the damaged ones of the same name.
+    """
 
     folder: Path
     manifest: Manifest
+    mended: Path | None = None
 
     @classmethod
     def open(cls, folder: Path) -> Shards:
         """Reads the manifest of ``folder``; UserError if there is none or it is damaged."""
         return cls(Path(folder), Manifest.load(folder))
+
+    def path(self, shard: Shard) -> Path:
+        """The file of a shard."""
+        mended = self.mended / shard.file if self.mended else None
+        return mended if mended is not None and mended.exists() else self.folder / shard.file
+
+    def paths(self, split: str) -> list[Path]:
+        """The files of a split, in order; empty if it is not there."""
+        return [self.path(shard) for shard in self.manifest.splits.get(split, ())]
 
     def pairs_per_epoch(self) -> int:
         """max(|A|, |B|) of the training splits."""
@@ -56,7 +72,7 @@ def training_pairs(
     Returns:
         Pairs (A, B), each float32 [batch_size, image_size, image_size, 3] in [-1, 1].
     """
-    cached = _training_bytes(shards) <= config.cache_mb * _MEGABYTE
+    cached = _is_cached(shards, config)
     domains = [
         _training_stream(shards, split, config, cached, 2 * seed + i, start_step * batch_size)
         for i, split in enumerate(("trainA", "trainB"))
@@ -70,6 +86,27 @@ def training_pairs(
         .prefetch(tf.data.AUTOTUNE)
         .with_options(options)
     )
+
+
+def batch_names(
+    shards: Shards, config: DataConfig, batch_size: int, seed: int, step: int
+) -> list[str]:
+    """The files of one batch of ``training_pairs``: "trainA/NAME", then "trainB/NAME".
+
+    Args:
+        shards: the data set.
+        config: as given to ``training_pairs``.
+        batch_size: as given to ``training_pairs``.
+        seed: as given to ``training_pairs``.
+        step: batches before this one.
+    """
+    cached = _is_cached(shards, config)
+    names = []
+    for i, split in enumerate(("trainA", "trainB")):
+        examples = _examples(shards, split, config, cached, 2 * seed + i, step * batch_size)
+        for _, example in examples.take(batch_size).as_numpy_iterator():
+            names.append(f"{split}/{example['filename'].decode(errors='replace')}")
+    return names
 
 
 def test_images(shards: Shards, split: str, image_size: int, limit: int = -1) -> tf.data.Dataset:
@@ -108,13 +145,14 @@ def to_pixels(images: tf.Tensor) -> tf.Tensor:
     return tf.saturate_cast(tf.round((images + 1.0) * 127.5), tf.uint8)
 
 
-def _training_bytes(shards: Shards) -> int:
-    return sum(shards.manifest.bytes(split) for split in ("trainA", "trainB"))
+def _is_cached(shards: Shards, config: DataConfig) -> bool:
+    size = sum(shards.manifest.bytes(split) for split in ("trainA", "trainB"))
+    return size <= config.cache_mb * _MEGABYTE
 
 
 def _records(shards: Shards, split: str, seed: tf.Tensor | None = None) -> tf.data.Dataset:
     """Parsed examples of a split, its shards read interleaved; with a seed, in shuffled order."""
-    paths = [str(path) for path in shards.manifest.paths(shards.folder, split)]
+    paths = [str(path) for path in shards.paths(split)]
     files = tf.data.Dataset.from_tensor_slices(paths)
     if seed is not None:
         files = files.shuffle(len(paths), seed=seed)
@@ -130,6 +168,18 @@ def _training_stream(
     shards: Shards, split: str, config: DataConfig, cached: bool, seed: int, start: int
 ) -> tf.data.Dataset:
     """Endless augmented pictures of one domain, from position ``start`` on."""
+
+    def load(position: tf.Tensor, example: dict[str, tf.Tensor]) -> tf.Tensor:
+        return augment(decode(example["image"]), config, tf.stack([seed, position]))
+
+    examples = _examples(shards, split, config, cached, seed, start)
+    return examples.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+
+def _examples(
+    shards: Shards, split: str, config: DataConfig, cached: bool, seed: int, start: int
+) -> tf.data.Dataset:
+    """Endless (position, example) of one domain, from position ``start`` on."""
     count = shards.manifest.count(split)
     kept = _records(shards, split).cache() if cached else None
 
@@ -140,15 +190,8 @@ def _training_stream(
         records = _records(shards, split, order)
         return records.shuffle(config.shuffle_buffer, seed=order, reshuffle_each_iteration=False)
 
-    def load(position: tf.Tensor, example: dict[str, tf.Tensor]) -> tf.Tensor:
-        return augment(decode(example["image"]), config, tf.stack([seed, position]))
-
     passes = tf.data.Dataset.range(start // count, _PASSES).flat_map(one_pass)
-    return (
-        passes.skip(start % count)
-        .enumerate(start)
-        .map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    )
+    return passes.skip(start % count).enumerate(start)
 
 
 def augment(pixels: tf.Tensor, config: DataConfig, seed: tf.Tensor) -> tf.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 import re
@@ -16,7 +17,7 @@ _MIN_PICTURES = 2
 _CACHE = "CYCLEGAN_TF_CACHE"
 
 
-def open_data(data: str) -> Shards:
+def open_data(data: str, mended: Path | None = None) -> Shards:
     """Opens the shards that ``data`` names, after packing them if they are not packed yet.
 
     Packed shards are kept in ``cache_folder()`` under a name made from the content, so that the
@@ -24,6 +25,7 @@ def open_data(data: str) -> Shards:
 
     Args:
         data: "demo", a folder of pictures, "tfds:cycle_gan/NAME" or a folder of shards.
+        mended: where a training keeps copies of damaged shards; they need not be whole then.
 
     Raises:
         UserError: if there is nothing to train on.
@@ -39,15 +41,18 @@ def open_data(data: str) -> Shards:
                 f"--data {data}: {split} has {count} usable picture(s); "
                 f"at least {_MIN_PICTURES} are needed"
             )
-    _check_files(shards)
+    shards = dataclasses.replace(shards, mended=mended)
+    if mended is None:
+        check_files(shards)
     return shards
 
 
-def _check_files(shards: Shards) -> None:
+def check_files(shards: Shards) -> None:
     """UserError for a shard that is missing or cut short: better now than in mid-run."""
     for shard in itertools.chain(*shards.manifest.splits.values()):
-        path = shards.folder / shard.file
-        if not path.is_file() or path.stat().st_size != shard.bytes:
+        path = shards.path(shard)
+        is_copy = path.parent != shards.folder  # whose size differs from the manifest's
+        if not path.is_file() or (path.stat().st_size != shard.bytes and not is_copy):
             raise UserError(
                 f"{path}: missing or not of {shard.bytes} bytes; build the shards again"
             )

@@ -14,6 +14,7 @@ from cyclegan_tf.config import STRIDE, Config
 from cyclegan_tf.data.pipeline import to_pixels, to_range
 from cyclegan_tf.errors import UserError
 from cyclegan_tf.exporting import serving_files
+from cyclegan_tf.locking import locked
 from cyclegan_tf.models.layers import trainable_variables
 from cyclegan_tf.training.checkpoints import load_generators
 
@@ -205,13 +206,19 @@ def _save_version(generator: tf.keras.Model, config: Config, folder: Path) -> Pa
 
 @contextmanager
 def _unfinished_folder(parent: Path) -> Iterator[Path]:
-    """A folder beside the versions to write the next one in; gone afterwards unless renamed."""
+    """A folder beside the versions to write the next one in; gone afterwards unless renamed.
+
+    Exports into the same folder wait for each other, so what else is unfinished was killed.
+    """
     parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=parent))
-    try:
-        yield unfinished
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    with locked(parent, lambda: None):
+        for killed in parent.glob(".unfinished-*"):
+            shutil.rmtree(killed, ignore_errors=True)
+        unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=parent))
+        try:
+            yield unfinished
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _publish(unfinished: Path, folder: Path) -> Path:

@@ -48,6 +48,7 @@ class Checkpoints:
         self.folder = Path(run_dir) / FOLDER
         self.checkpoint = tf.train.Checkpoint(**_tracked(state))
         self.saved_step: int | None = None
+        self.rolled_back_to: int | None = None
 
     def save(self) -> None:
         """Writes a checkpoint named after the step, unless it is there already.
@@ -80,6 +81,19 @@ class Checkpoints:
         """Keeps the newest checkpoint, as the best so far, until another one is marked."""
         write_atomically(self.folder / BEST, json.dumps({"step": self.saved_step}).encode())
         self._remove_old()
+
+    def roll_back(self) -> bool:
+        """Restores the newest checkpoint before the current state; False if there is none.
+
+        If nothing was saved since the last roll-back, that checkpoint has failed twice and is set
+        aside, unless it is the only one.
+        """
+        again = self.rolled_back_to == self.saved_step is not None
+        if again and len(steps_saved(self.folder)) > 1:
+            self._set_aside((self.saved_step,))
+        found = self.restore_latest()
+        self.rolled_back_to = self.saved_step
+        return found
 
     def restore_latest(self) -> bool:
         """Restores the newest whole checkpoint; False if the run has none yet.
@@ -286,6 +300,8 @@ def _tracked(state: TrainingState) -> dict[str, object]:
         "histories_b": state.histories_b,
         "step": state.step,
     }
+    if state.rate_factor is not None:
+        tracked["rate_factor"] = state.rate_factor
     if state.averages:
         tracked.update(
             {f"average_{name}": model for name, model in state.averages._asdict().items()}

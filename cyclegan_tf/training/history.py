@@ -35,10 +35,13 @@ class ImageHistory(tf.Module):
             seed: int64 [2]; every choice is a function of it and of what is kept.
 
         Returns:
-            float32 of the same shape, some or all of them from earlier steps.
+            float32 of the same shape, some or all of them from earlier steps. A number that is not
+            finite is kept and returned as 0, so that a bad step leaves nothing that would spoil
+            later ones.
         """
         if not self.config.size:
             return images
+        images = tf.where(tf.math.is_finite(images), images, 0.0)
         if self.config.kind == "swap":
             return self._swap(images, seed)
         return self._replace_a_run(images, seed)

@@ -8,21 +8,25 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import nan
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 
 from cyclegan_tf.config import Config
-from cyclegan_tf.data.pipeline import Shards, training_pairs
+from cyclegan_tf.data.pipeline import Shards, batch_names, training_pairs
+from cyclegan_tf.errors import UserError
 from cyclegan_tf.reporting.metrics import MetricsLog
 from cyclegan_tf.reporting.progress import Progress
 from cyclegan_tf.reporting.report import write_report
-from cyclegan_tf.training.checkpoints import Checkpoints, start_from
+from cyclegan_tf.training.checkpoints import Checkpoints, start_from, warn
 from cyclegan_tf.training.sampler import Sampler
 from cyclegan_tf.training.schedule import learning_rate, steps_per_epoch, total_steps
 from cyclegan_tf.training.state import TrainingState
 from cyclegan_tf.training.step import TrainingStep
 
+_LEAST_RATE = 1 / 32  # of the learning rate: after so many roll-backs, another one is vain.
 _SECONDS_PER_CALL = 1.0  # so that Ctrl-C never waits long, and the progress bar moves
 
 
@@ -66,24 +70,69 @@ class Training:
         return self.state.steps_done() >= self.total
 
     def run(self) -> bool:
-        """Trains to the last step, or until SIGINT or SIGTERM; True if it came to the last step."""
+        """Trains to the last step, or until SIGINT or SIGTERM; True if it came to the last step.
+
+        Raises:
+            UserError: after too many steps in a row whose loss or gradient is not finite.
+        """
+        while True:
+            try:
+                return self._run()
+            except _NotFinite:
+                text = self._describe_nonfinite()
+                if not self._rolled_back():
+                    raise UserError(text) from None
+                rate = f"{float(self.state.rate_factor):g} of the learning rate"
+                warn(f"{text}; going back to step {self.state.steps_done()} with {rate}")
+
+    def _run(self) -> bool:
         done = self.state.steps_done()
         log, batch_size = MetricsLog(self.run_dir, done), self.config.run.batch_size
         bar = Progress(self.total, done, self.steps_per_epoch, batch_size)
         with stop_signals() as received, log, bar:
             if done == 0:
-                if self.config.run.init_from:  # The run it started from may change or go away.
-                    self.checkpoints.save()
+                self._save_first()
                 self.sampler.save(self.run_dir, 0, log)
             means = Means()
             for steps, seconds, losses in self._calls(received):
-                means.add(steps, seconds, losses)
-                bar.update(steps, losses)
-                self._write_what_is_due(log, means)
+                finite = means.add(steps, seconds, losses)
+                bar.update(steps, losses if finite else {})
+                if self.step.nonfinite.longest.numpy() >= self.config.run.max_nonfinite:
+                    raise _NotFinite
+                self._write_what_is_due(log, means, bar)
             self.checkpoints.save()
             self.interrupted = signal.SIGINT in received
         write_report(self.run_dir)
         return self.finished()
+
+    def _save_first(self) -> None:
+        """A checkpoint of step 0, where it could not be made again or may be gone back to."""
+        if self.config.run.init_from or self.state.rate_factor is not None:
+            self.checkpoints.save()
+
+    def _rolled_back(self) -> bool:
+        """Goes back to an earlier checkpoint with half the rate, if that is wanted and not vain."""
+        factor = self.state.rate_factor
+        if factor is None or float(factor) <= _LEAST_RATE:
+            return False
+        half = float(factor) / 2
+        self.checkpoints.roll_back()
+        factor.assign(half)
+        self.step.nonfinite.forget()
+        return True
+
+    def _describe_nonfinite(self) -> str:
+        found, run = self.step.nonfinite, self.config.run
+        step, row = int(found.step.numpy()), int(found.longest.numpy())
+        values = zip(self.step.metric_names(), found.terms.numpy())
+        bad = [f"{name} {value}" for name, value in values if not np.isfinite(value)]
+        names = batch_names(self.shards, self.config.data, run.batch_size, run.seed, step)
+        return (
+            f"--run-dir {self.run_dir}: step {step + 1}: {', '.join(bad) or 'a gradient'} not "
+            f"finite, for {row} steps in a row; its pictures: {', '.join(names)}; they changed no "
+            "weight: look at the pictures, or start another run with a lower --learning-rate or "
+            "with --on-nonfinite rollback"
+        )
 
     def _calls(self, received: list[int]) -> Iterator[tuple[int, float, dict[str, float]]]:
         """Calls the step for about a second at a time: (steps, seconds, mean losses) of each call.
@@ -119,9 +168,15 @@ class Training:
         )
         return iter(self.strategy.experimental_distribute_dataset(dataset))
 
-    def _write_what_is_due(self, log: MetricsLog, means: Means) -> None:
+    def _write_what_is_due(self, log: MetricsLog, means: Means, bar: Progress) -> None:
         run, done = self.config.run, self.state.steps_done()
         if done % run.log_every == 0 or done == self.total:
+            if means.skipped:
+                text = (
+                    f"{means.skipped} steps whose loss or gradient was not finite changed nothing"
+                )
+                log.warn(done, text)
+                bar.note(f"warning: step {done}: {text}")
             log.write(done, {**means.take(), **self._pace(done, means)})
         if done % run.sample_every == 0 or done == self.total:
             self.sampler.save(self.run_dir, done, log)
@@ -130,34 +185,52 @@ class Training:
             self.checkpoints.save()
 
     def _pace(self, done: int, means: Means) -> dict[str, float]:
-        rate = learning_rate(self.config, tf.constant(done, tf.int64), self.total)
+        rate = float(learning_rate(self.config, tf.constant(done, tf.int64), self.total))
+        if self.state.rate_factor is not None:
+            rate *= float(self.state.rate_factor)
         return {
-            "learning_rate": float(rate),
+            "learning_rate": rate,
             "images_per_second": means.steps_per_second * self.config.run.batch_size,
             "epoch": done / self.steps_per_epoch,
         }
 
 
+class _NotFinite(Exception):
+    """Too many steps in a row had a loss or a gradient that is not finite."""
+
+
 class Means:
-    """Means of the losses over the steps since the last ``take``."""
+    """Means of the losses over the finite steps since the last ``take``.
+
+    Attributes:
+        skipped: how many steps since then were not finite.
+        steps_per_second: over the steps up to the last ``take``.
+    """
 
     def __init__(self) -> None:
         self.steps_per_second = 0.0
         self._clear()
 
     def _clear(self) -> None:
-        self._steps, self._seconds, self._sums = 0, 0.0, {}
+        self._steps, self._seconds, self.skipped = 0, 0.0, 0
+        self._sums: dict[str, float] = {}
 
-    def add(self, steps: int, seconds: float, losses: dict[str, float]) -> None:
-        """Takes in the mean losses of one call of so many steps."""
+    def add(self, steps: int, seconds: float, losses: dict[str, float]) -> int:
+        """Takes in the mean losses of one call of so many steps; returns how many were finite."""
+        skipped = round(losses.pop("skipped", 0.0))
+        finite = steps - skipped
         self._steps += steps
         self._seconds += seconds
+        self.skipped += skipped
         for name, value in losses.items():
-            self._sums[name] = self._sums.get(name, 0.0) + steps * value
+            added = finite * value if finite else 0.0
+            self._sums[name] = self._sums.get(name, 0.0) + added
+        return finite
 
     def take(self) -> dict[str, float]:
-        """The means since the last take; afterwards ``steps_per_second`` is that of these steps."""
-        means = {name: total / self._steps for name, total in self._sums.items()}
+        """The means since the last take, NaN if no step was finite."""
+        finite = self._steps - self.skipped
+        means = {name: total / finite if finite else nan for name, total in self._sums.items()}
         self.steps_per_second = self._steps / self._seconds
         self._clear()
         return means

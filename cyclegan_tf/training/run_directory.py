@@ -14,6 +14,8 @@ from cyclegan_tf.locking import locked
 
 CONFIG_FILE = "config.json"
 _UNFINISHED_CONFIG = ".config.json.tmp"
+# What a training that was killed before its first step may have left.
+_LEFTOVERS = {_UNFINISHED_CONFIG, "mended_shards"}
 # What the machine, not the software, is to blame for.
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE)
 
@@ -87,7 +89,7 @@ def check_run_directory(run_dir: Path, config: Config) -> bool:
                 "give the same settings to go on, or another --run-dir to start anew"
             )
         return True
-    if run_dir.is_dir() and {path.name for path in run_dir.iterdir()} - {_UNFINISHED_CONFIG}:
+    if run_dir.is_dir() and {path.name for path in run_dir.iterdir()} - _LEFTOVERS:
         raise UserError(f"--run-dir {run_dir}: is not empty and holds no run; name a new folder")
     return False
 

@@ -30,6 +30,9 @@ class TrainingState(tf.Module):
             self.generator_optimizer = Adam(config.optimizer, self.generator_variables())
             self.discriminator_optimizer = Adam(config.optimizer, self.discriminator_variables())
             self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
+            # What roll-backs have left of the learning rate.
+            rolls_back = config.run.on_nonfinite == "rollback"
+            self.rate_factor = tf.Variable(1.0, trainable=False) if rolls_back else None
         # Not in the strategy's scope: each replica has its own pictures, so nothing is mirrored.
         self.histories_a = self._histories(config, strategy, "history_a")
         self.histories_b = self._histories(config, strategy, "history_b")

@@ -38,40 +38,50 @@ class TrainingStep:
         self.state = state
         self.strategy = strategy
         self.total_steps = total_steps
+        self.nonfinite = NonFinite(len(self.metric_names()))
 
     @tf.function
     def run(self, pairs: Iterator[tuple[tf.Tensor, tf.Tensor]], steps: tf.Tensor) -> Metrics:
         """Takes ``steps`` steps without returning to Python.
+
+        A step whose loss or gradient is not finite changes no weight, no average and no moment of
+        the optimizers; ``nonfinite`` remembers it.
 
         Args:
             pairs: distributed batches of (A, B), float32 [batch, size, size, 3] in [-1, 1] each.
             steps: int32 scalar of at least 1.
 
         Returns:
-            The mean of every loss term over these steps and all replicas.
+            The mean of every loss term over the finite ones of these steps and all replicas (NaN if
+            there is none), and "skipped", the number of the others.
         """
-        totals = {name: tf.zeros([]) for name in self._metric_names()}
+        names = self.metric_names()
+        totals, finite_steps = tf.zeros([len(names)]), 0.0
         for _ in tf.range(steps):  # The one body: the step is traced and optimized once.
-            metrics = self._step(next(pairs))
-            totals = {name: totals[name] + metrics[name] for name in totals}
-        return {name: total / tf.cast(steps, tf.float32) for name, total in totals.items()}
+            terms, finite = self._step(next(pairs))
+            totals += tf.where(finite, terms, 0.0)
+            finite_steps += tf.cast(finite, tf.float32)
+        means = dict(zip(names, tf.unstack(totals / finite_steps)))
+        return {**means, "skipped": tf.cast(steps, tf.float32) - finite_steps}
 
-    def _metric_names(self) -> list[str]:
+    def metric_names(self) -> list[str]:
+        """The names of the loss terms, in the order of ``nonfinite.terms``."""
         weights = self.config.losses
         kinds = ["cycle", "discriminator"]
         kinds += ["identity"] if weights.lambda_identity else []
         kinds += ["penalty"] if weights.gradient_penalty else []
         return ["generator_ab", "generator_ba", *(f"{kind}_{at}" for kind in kinds for at in "ab")]
 
-    def _step(self, pair: tuple[tf.Tensor, tf.Tensor]) -> Metrics:
-        metrics = self.strategy.run(self._replica_step, args=pair)
+    def _step(self, pair: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        """One step of all replicas: loss terms [n], and whether all of it was finite."""
+        results = self.strategy.run(self._replica_step, args=pair)
+        # They were summed over the replicas, so that every replica has the same.
+        terms, finite = (self.strategy.experimental_local_results(each)[0] for each in results)
+        self.nonfinite.note(self.state.step.read_value(), terms, finite)
         self.state.step.assign_add(1)
-        return {
-            name: self.strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None)
-            for name, value in metrics.items()
-        }
+        return terms, finite
 
-    def _replica_step(self, real_a: tf.Tensor, real_b: tf.Tensor) -> Metrics:
+    def _replica_step(self, real_a: tf.Tensor, real_b: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """One step of one replica: its share of the losses, and the common update."""
         share = 1.0 / self.strategy.num_replicas_in_sync
         generator_gradients, fake_a, fake_b, metrics = self.generator_gradients(
@@ -80,13 +90,15 @@ class TrainingStep:
         discriminator_gradients, discriminator_metrics = self.discriminator_gradients(
             real_a, real_b, fake_a, fake_b, share
         )
+        metrics.update(discriminator_metrics)
+        terms = share * tf.stack([metrics[name] for name in self.metric_names()])
         context = tf.distribute.get_replica_context()
-        gradients = context.all_reduce(
-            tf.distribute.ReduceOp.SUM, [*generator_gradients, *discriminator_gradients]
+        *gradients, terms = context.all_reduce(
+            tf.distribute.ReduceOp.SUM, [*generator_gradients, *discriminator_gradients, terms]
         )
-        context.merge_call(self._update, args=(gradients,))
-        metrics = {**metrics, **discriminator_metrics}
-        return {name: share * value for name, value in metrics.items()}
+        finite = _all_finite([*gradients, terms])
+        context.merge_call(self._update_if, args=(finite, gradients))
+        return terms, finite
 
     def generator_gradients(
         self, real_a: tf.Tensor, real_b: tf.Tensor, share: float
@@ -189,10 +201,24 @@ class TrainingStep:
         choice = (self.config.run.seed << 32) + ((4 * _replica_number() + number) << 16)
         return tf.stack([tf.constant(choice, tf.int64), self.state.step.read_value()])
 
+    def _update_if(
+        self, strategy: tf.distribute.Strategy, finite: tf.Tensor, gradients: list[tf.Tensor]
+    ) -> None:
+        """Applies the gradients, unless something is not finite (cross-replica context)."""
+
+        def update() -> tf.Tensor:
+            self._update(strategy, gradients)
+            return tf.constant(True)
+
+        here = strategy.experimental_local_results(finite)[0]  # They are equal everywhere.
+        tf.cond(here, update, lambda: tf.constant(False))
+
     def _update(self, strategy: tf.distribute.Strategy, gradients: list[tf.Tensor]) -> None:
         """Applies the summed gradients (cross-replica context)."""
         state, step = self.state, self.state.step
         rate = learning_rate(self.config, step.read_value(), self.total_steps)
+        if state.rate_factor is not None:
+            rate *= state.rate_factor.read_value()
         generators = len(state.generator_variables())
         state.generator_optimizer.apply(gradients[:generators], rate, step.read_value())
         rate *= self.config.optimizer.discriminator_rate
@@ -213,6 +239,46 @@ class TrainingStep:
                 args=(weight,),
                 group=False,
             )
+
+
+class NonFinite(tf.Module):
+    """What the graph remembers of steps whose loss or gradient was not finite.
+
+    Attributes:
+        in_row: how many there have been in a row, up to now.
+        longest: the most there have been in a row.
+        step: the one that made the longest row, counted from 0.
+        terms: its loss terms.
+    """
+
+    def __init__(self, terms: int) -> None:
+        super().__init__(name="nonfinite")
+        self.in_row, self.longest, self.step = (
+            tf.Variable(0, dtype=tf.int64, trainable=False) for _ in range(3)
+        )
+        self.terms = tf.Variable(tf.zeros([terms]), trainable=False)
+
+    def note(self, step: tf.Tensor, terms: tf.Tensor, finite: tf.Tensor) -> None:
+        """Counts one step."""
+        in_row = tf.where(finite, tf.constant(0, tf.int64), self.in_row + 1)
+        longer = in_row > self.longest
+        self.in_row.assign(in_row)
+        self.longest.assign(tf.maximum(self.longest, in_row))
+        self.step.assign(tf.where(longer, step, self.step))
+        self.terms.assign(tf.where(longer, terms, self.terms))
+
+    def forget(self) -> None:
+        """Starts counting anew."""
+        for variable in (self.in_row, self.longest, self.step):
+            variable.assign(0)
+
+
+def _all_finite(tensors: list[tf.Tensor]) -> tf.Tensor:
+    """Whether every number is finite; the sum of all squares beyond float32's range counts as not.
+
+    One kernel per tensor and no copy, unlike tf.math.is_finite.
+    """
+    return tf.math.is_finite(tf.add_n([tf.nn.l2_loss(tensor) for tensor in tensors]))
 
 
 def _replica_number() -> int:

@@ -1,0 +1,173 @@
+"""Damaged shards in training: what is broken is named and left out, within an allowance.
+
+A broken record is replaced by its neighbour in a copy of the shard that the run keeps. So every
+other picture stays at its position, and a run that goes on sees what it would have seen.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import tensorflow as tf
+
+from cyclegan_tf.data.pipeline import Shards, decode
+from cyclegan_tf.data.sources import check_files
+from cyclegan_tf.errors import UserError
+from cyclegan_tf.reporting.files import write_atomically
+from tfrecords_tools.manifest import Shard
+from tfrecords_tools.schema import parse_example
+
+FOLDER = "mended_shards"
+_LIST = "left_out.json"
+_HEADER = struct.Struct("<QI")  # length of the record and its checksum
+_FOOTER = 4  # the checksum of the record
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One broken record: its shard, its number in it counted from 0, and what is wrong."""
+
+    shard: str
+    record: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.shard}, record {self.record} ({self.reason})"
+
+
+def check_sizes(shards: Shards) -> None:
+    """Raises what reading would raise in mid-run if a shard is missing or not of the right size.
+
+    Raises:
+        tf.errors.DataLossError: for a shard that is in the manifest otherwise.
+    """
+    try:
+        check_files(shards)
+    except UserError as error:
+        raise tf.errors.DataLossError(None, None, str(error)) from None
+
+
+def mend(shards: Shards, allowance: int) -> list[Damage]:
+    """Looks for damage in all shards and mends it in ``shards.mended``.
+
+    Args:
+        shards: the data set, with a folder for what is mended.
+        allowance: how many broken records may be left out over the whole run.
+
+    Returns:
+        What was found now; empty if every record is sound.
+
+    Raises:
+        UserError: if a shard is missing or has no sound record, or more is broken than allowed.
+            Nothing is written then.
+    """
+    found: list[Damage] = []
+    mended: dict[str, bytes] = {}
+    for shard in (shard for entries in shards.manifest.splits.values() for shard in entries):
+        path = shards.path(shard)
+        if not _is_sound(path, shard):
+            records, damages = _sound_records(path, shard)
+            mended[shard.file] = b"".join(_filled(records, shard, path))
+            found += damages
+    before = _left_out(shards.mended)
+    if len(before) + len(found) > allowance:
+        raise UserError(
+            f"{shards.folder}: {len(before) + len(found)} records are broken, more than "
+            f"--max-damaged {allowance}, the first being {(before + found)[0]}; build the shards "
+            "again, and the same command goes on from the last checkpoint"
+        )
+    for name, content in mended.items():
+        write_atomically(shards.mended / name, content)
+    if found:
+        text = json.dumps([asdict(damage) for damage in before + found], indent=1)
+        write_atomically(shards.mended / _LIST, text.encode())
+    return found
+
+
+def _is_sound(path: Path, shard: Shard) -> bool:
+    """Whether every record can be read, parsed and decoded, and none is missing."""
+    if not path.is_file():
+        raise UserError(
+            f"{path}: is missing; put it back or build the shards again, and the same command goes "
+            "on from the last checkpoint"
+        )
+    records = tf.data.TFRecordDataset(str(path)).map(_check, num_parallel_calls=tf.data.AUTOTUNE)
+    try:
+        return int(records.reduce(tf.constant(0, tf.int64), lambda n, _: n + 1)) == shard.examples
+    except tf.errors.OpError:
+        return False
+
+
+def _check(serialized: tf.Tensor) -> tf.Tensor:
+    return tf.shape(decode(parse_example(serialized)["image"]))
+
+
+def _sound_records(path: Path, shard: Shard) -> tuple[list[bytes | None], list[Damage]]:
+    """The framed records of a damaged shard, None for each that is broken, and what is broken."""
+    records: list[bytes | None] = []
+    damages: list[Damage] = []
+    frames = _frames(path.read_bytes())
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(shard.examples):
+            frame = next(frames, None)
+            reason = "is cut off" if frame is None else _reason(frame, Path(folder) / "one")
+            records.append(frame if reason is None else None)
+            damages += [Damage(shard.file, number, reason)] if reason else []
+    return records, damages
+
+
+def _frames(content: bytes) -> Iterator[bytes]:
+    """Each record with its header and footer; what is cut off or misstates its length is left."""
+    offset = 0
+    while offset + _HEADER.size <= len(content):
+        length, _ = _HEADER.unpack_from(content, offset)
+        end = offset + _HEADER.size + length + _FOOTER
+        if end > len(content):
+            return
+        yield content[offset:end]
+        offset = end
+
+
+def _reason(frame: bytes, path: Path) -> str | None:
+    """What is wrong with one record, found by reading it as training does; None if it is sound."""
+    path.write_bytes(frame)
+    try:
+        serialized = next(iter(tf.data.TFRecordDataset(str(path))))
+    except tf.errors.OpError:
+        return "its checksum is wrong"
+    try:
+        example = parse_example(serialized)
+        decode(example["image"])
+    except tf.errors.OpError:
+        return "is no picture that can be decoded"
+    return None
+
+
+def _filled(records: list[bytes | None], shard: Shard, path: Path) -> list[bytes]:
+    """The records with the nearest sound one before, or else after, in place of a broken one."""
+    last = next((record for record in records if record is not None), None)
+    if last is None:
+        raise UserError(
+            f"{path}: none of its {shard.examples} records can be read; build the shards again, "
+            "and the same command goes on from the last checkpoint"
+        )
+    filled = []
+    for record in records:
+        last = last if record is None else record
+        filled.append(last)
+    return filled
+
+
+def _left_out(folder: Path) -> list[Damage]:
+    try:
+        entries = json.loads((folder / _LIST).read_text(encoding="utf-8"))
+        return [Damage(**entry) for entry in entries]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{folder / _LIST}: cannot be read ({error}); delete {folder}") from None

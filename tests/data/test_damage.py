@@ -1,0 +1,131 @@
+"""Damaged shards: what is broken is named, and everything else stays where it was."""
+
+from __future__ import annotations
+
+import shutil
+import struct
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+
+from cyclegan_tf.data.damage import FOLDER, mend
+from cyclegan_tf.data.pipeline import Shards
+from cyclegan_tf.errors import UserError
+from tests.tiny import content, pack_charts
+from tfrecords_tools.build import build
+from tfrecords_tools.schema import encode_example, parse_example
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory) -> Path:
+    """A folder of shards, five pictures in one shard of each domain; not to be written to."""
+    folder = tmp_path_factory.mktemp("sound")
+    pack_charts(folder, trainA=5, trainB=5, testA=2, testB=2)
+    build(str(folder / "pictures"), folder / "one", shards=1, workers=1, quiet=True)
+    return folder / "one"
+
+
+@pytest.fixture
+def shards(sound, tmp_path) -> Shards:
+    """A copy that a test may damage."""
+    shutil.copytree(sound, tmp_path / "shards")
+    return replace(Shards.open(tmp_path / "shards"), mended=tmp_path / "run" / FOLDER)
+
+
+def names(shards: Shards, split: str = "trainA") -> list[str]:
+    """The pictures of a split, as training reads them."""
+    paths = [str(path) for path in shards.paths(split)]
+    examples = tf.data.TFRecordDataset(paths).map(parse_example)
+    return [example["filename"].decode() for example in examples.as_numpy_iterator()]
+
+
+def starts(path: Path) -> list[int]:
+    """Where each record begins, and where the last one ends."""
+    data, places = path.read_bytes(), [0]
+    while places[-1] < len(data):
+        places.append(places[-1] + 16 + struct.unpack_from("<Q", data, places[-1])[0])
+    return places
+
+
+def change(path: Path, place: int, new: bytes) -> None:
+    data = bytearray(path.read_bytes())
+    data[place : place + len(new)] = new
+    path.write_bytes(data)
+
+
+def test_sound_shards_are_left_as_they_are(shards, tmp_path):
+    before = content(tmp_path)
+    assert mend(shards, 0) == []
+    assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize("broken", [0, 2, 4])
+def test_a_flipped_bit_costs_one_record_and_its_neighbour_stands_in(shards, broken):
+    right = names(shards)
+    path = shards.paths("trainA")[0]
+    change(path, starts(path)[broken] + 40, b"\xff\x00\xff")
+    found = mend(shards, 1)
+    assert [(one.shard, one.record) for one in found] == [(path.name, broken)]
+    assert str(found[0]) == f"{path.name}, record {broken} (its checksum is wrong)"
+    assert names(shards) == [
+        *right[:broken],
+        right[broken - 1 if broken else 1],
+        *right[broken + 1 :],
+    ]
+    assert names(shards, "trainB") == names(replace(shards, mended=None), "trainB")
+    assert mend(shards, 1) == []
+
+
+def test_a_record_that_is_no_picture_is_left_out(shards):
+    path = shards.paths("trainA")[0]
+    right = names(shards)
+    records = [encode_example(b"no picture", "x", 1, 1, "A")]
+    records += [one.numpy() for one in tf.data.TFRecordDataset(str(path)).skip(1)]
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for record in records:
+            writer.write(record)
+    assert str(mend(shards, 1)[0]).endswith("record 0 (is no picture that can be decoded)")
+    assert names(shards) == [right[1], *right[1:]]
+
+
+def test_a_shard_that_is_cut_short_keeps_its_length(shards):
+    path = shards.paths("trainB")[0]
+    right = names(shards, "trainB")
+    path.write_bytes(path.read_bytes()[: starts(path)[3] + 5])
+    assert [one.record for one in mend(shards, 2)] == [3, 4]
+    assert names(shards, "trainB") == [*right[:3], right[2], right[2]]
+
+
+def test_a_wrong_length_costs_the_rest_of_the_shard(shards):
+    path = shards.paths("trainA")[0]
+    right = names(shards)
+    change(path, starts(path)[1], struct.pack("<Q", 1 << 40))
+    assert [one.record for one in mend(shards, 4)] == [1, 2, 3, 4]
+    assert names(shards) == [right[0]] * 5
+
+
+def test_the_allowance_is_for_the_whole_run(shards, tmp_path):
+    first, second = shards.paths("trainA")[0], shards.paths("trainB")[0]
+    change(first, starts(first)[0] + 40, b"\xff\x00\xff")
+    assert len(mend(shards, 1)) == 1
+    change(second, starts(second)[0] + 40, b"\xff\x00\xff")
+    before = content(tmp_path)
+    with pytest.raises(
+        UserError, match=r"2 records are broken, more than --max-damaged 1"
+    ) as error:
+        mend(shards, 1)
+    assert f"{first.name}, record 0" in str(error.value)
+    assert content(tmp_path) == before
+    assert len(mend(shards, 2)) == 1
+
+
+def test_a_shard_without_a_sound_record_and_one_that_is_gone_are_named(shards):
+    path = shards.paths("testB")[0]
+    path.write_bytes(b"x" * 100)
+    with pytest.raises(UserError, match=f"{path}: none of its 2 records can be read"):
+        mend(shards, 100)
+    path.unlink()
+    with pytest.raises(UserError, match=f"{path}: is missing"):
+        mend(shards, 100)
