@@ -16,9 +16,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from cyclegan_tf.cluster import Cluster
 from cyclegan_tf.config import Config
 from cyclegan_tf.environment import prepare_environment
-from cyclegan_tf.errors import run_command
+from cyclegan_tf.errors import UserError, run_command
 from cyclegan_tf.flags import Parser, add_setting_flags, config_from_flags
 
 _DEFAULT_PRESET = "demo"
@@ -79,9 +80,46 @@ def train(config: Config, run_dir: Path, export_dir: Path) -> int:
     prepare_environment(training=True)
     from cyclegan_tf.training.run_directory import check_writable, claimed
 
+    if not Cluster.from_environment().is_chief:
+        return _train_as_worker(config, run_dir)
     check_writable(export_dir, "--export-dir")
     with claimed(run_dir):
         return _train(config, run_dir, export_dir)
+
+
+def _train_as_worker(config: Config, run_dir: Path) -> int:
+    """Trains along with the chief, which alone writes, exports and talks."""
+    with _other_workers():
+        training = _set_up(config, run_dir)
+        if not training.finished():
+            training.run()
+    return _INTERRUPTED if training.interrupted else 0
+
+
+@contextmanager
+def _other_workers() -> Iterator[None]:
+    """Where there are several workers, an error that came of another one's end is one line."""
+    import tensorflow as tf
+
+    of_network = (
+        tf.errors.UnavailableError,
+        tf.errors.AbortedError,
+        tf.errors.CancelledError,
+        tf.errors.InternalError,
+        tf.errors.DeadlineExceededError,
+        tf.errors.FailedPreconditionError,
+    )
+    cluster = Cluster.from_environment()
+    try:
+        yield
+    except of_network as error:
+        if cluster.workers == 1:
+            raise
+        raise UserError(
+            f"worker {cluster.index}: another worker has ended or cannot be reached "
+            f"({error.message.splitlines()[0][:200]}); start all workers again with the same "
+            "command, and they go on from the last checkpoint"
+        ) from None
 
 
 def _train(config: Config, run_dir: Path, export_dir: Path) -> int:
@@ -92,11 +130,12 @@ def _train(config: Config, run_dir: Path, export_dir: Path) -> int:
     is_new = not check_run_directory(run_dir, config)
     while True:
         try:
-            training = _set_up(config, run_dir)
-            if is_new:
-                create_run_directory(run_dir, config)
-                is_new = False
-            finished = training.finished() or training.run()
+            with _other_workers():
+                training = _set_up(config, run_dir)
+                if is_new:
+                    create_run_directory(run_dir, config)
+                    is_new = False
+                finished = training.finished() or training.run()
             break
         except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError):
             # The step that was under way may be half taken, so all starts from the checkpoint.
@@ -142,16 +181,26 @@ def _set_up(config: Config, run_dir: Path):
     check_sizes(shards)
     precision, reason = resolve_precision(config.run.precision)
     training = Training(config, run_dir, shards, strategy, precision)
+    if Cluster.from_environment().is_chief:
+        _introduce(config, run_dir, training, f"{precision} ({reason})")
+    return training
+
+
+def _introduce(config: Config, run_dir: Path, training, precision: str) -> None:
+    shards, workers = training.shards, Cluster.from_environment().workers
     counts = [shards.manifest.count(split) for split in ("trainA", "trainB")]
     print(
         f"{config.preset} on {config.data.data}: {counts[0]} + {counts[1]} pictures at "
         f"{config.data.image_size} px, {training.total} steps of {config.run.batch_size}, "
-        f"{strategy.num_replicas_in_sync} replica(s), {precision} ({reason})"
+        f"{training.strategy.num_replicas_in_sync} replica(s), {precision}"
     )
+    if workers > 1:
+        for split in ("trainA", "trainB"):
+            unit = "shard" if shards.is_parted_by_file(split) else "record"
+            print(f"{workers} workers share out {split} by {unit}")
     done = training.state.steps_done()
     if done:
         print(f"Going on from step {done} of {run_dir}")
-    return training
 
 
 def _finish(training, run_dir: Path, export_dir: Path) -> None:

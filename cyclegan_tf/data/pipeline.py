@@ -29,16 +29,33 @@ class Shards:
         folder: where the shards are.
         manifest: what they hold.
         mended: a folder whose shards stand in for the damaged ones of the same name.
+        part: (number, of how many) of the training pictures that this worker reads.
     """
 
     folder: Path
     manifest: Manifest
     mended: Path | None = None
+    part: tuple[int, int] = (0, 1)
 
     @classmethod
     def open(cls, folder: Path) -> Shards:
         """Reads the manifest of ``folder``; UserError if there is none or it is damaged."""
         return cls(Path(folder), Manifest.load(folder))
+
+    def is_parted_by_file(self, split: str) -> bool:
+        """Whether workers share out whole shards of a split, rather than its records.
+
+        Every worker needs a shard that is not empty.
+        """
+        shards, parts = self.manifest.splits.get(split, ()), self.part[1]
+        return all(any(one.examples for one in shards[i::parts]) for i in range(parts))
+
+    def part_count(self, split: str) -> int:
+        """The number of pictures of a split that this worker trains on."""
+        number, parts = self.part
+        if self.is_parted_by_file(split):
+            return sum(one.examples for one in self.manifest.splits[split][number::parts])
+        return len(range(number, self.manifest.count(split), parts))
 
     def path(self, shard: Shard) -> Path:
         """The file of a shard."""
@@ -60,12 +77,13 @@ def training_pairs(
     """Endless batches of unpaired training pictures, from ``start_step`` on.
 
     Each domain is an endless row of passes over its own pictures, each pass in an order of its own,
-    so the shorter domain is reshuffled independently and the pairing differs in every epoch.
+    so the shorter domain is reshuffled independently and the pairing differs in every epoch. One of
+    several workers (``shards.part``) gets pictures that no other gets.
 
     Args:
         shards: the data set.
         config: size, augmentation and cache budget.
-        batch_size: pairs per batch.
+        batch_size: pairs per batch, of this worker.
         seed: every order and augmentation is a function of it and of the position.
         start_step: batches to leave out at the front, as if they had been taken.
 
@@ -152,7 +170,19 @@ def _is_cached(shards: Shards, config: DataConfig) -> bool:
 
 def _records(shards: Shards, split: str, seed: tf.Tensor | None = None) -> tf.data.Dataset:
     """Parsed examples of a split, its shards read interleaved; with a seed, in shuffled order."""
-    paths = [str(path) for path in shards.paths(split)]
+    return _records_of(shards.paths(split), seed)
+
+
+def _own_records(shards: Shards, split: str, seed: tf.Tensor | None = None) -> tf.data.Dataset:
+    """The records of a split that this worker trains on; no other worker has any of them."""
+    number, parts = shards.part
+    if shards.is_parted_by_file(split):
+        return _records_of(shards.paths(split)[number::parts], seed)
+    return _records(shards, split, seed).shard(parts, number)
+
+
+def _records_of(files: list[Path], seed: tf.Tensor | None) -> tf.data.Dataset:
+    paths = [str(path) for path in files]
     files = tf.data.Dataset.from_tensor_slices(paths)
     if seed is not None:
         files = files.shuffle(len(paths), seed=seed)
@@ -169,8 +199,11 @@ def _training_stream(
 ) -> tf.data.Dataset:
     """Endless augmented pictures of one domain, from position ``start`` on."""
 
+    # Two workers are at the same positions at the same time, but augment differently.
+    choices = seed + (shards.part[0] << 32)
+
     def load(position: tf.Tensor, example: dict[str, tf.Tensor]) -> tf.Tensor:
-        return augment(decode(example["image"]), config, tf.stack([seed, position]))
+        return augment(decode(example["image"]), config, tf.stack([choices, position]))
 
     examples = _examples(shards, split, config, cached, seed, start)
     return examples.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
@@ -180,14 +213,14 @@ def _examples(
     shards: Shards, split: str, config: DataConfig, cached: bool, seed: int, start: int
 ) -> tf.data.Dataset:
     """Endless (position, example) of one domain, from position ``start`` on."""
-    count = shards.manifest.count(split)
-    kept = _records(shards, split).cache() if cached else None
+    count = shards.part_count(split)
+    kept = _own_records(shards, split).cache() if cached else None
 
     def one_pass(number: tf.Tensor) -> tf.data.Dataset:
         order = tf.random.stateless_uniform([], [seed, number], None, None, tf.int64)
         if kept is not None:
             return kept.shuffle(count, seed=order, reshuffle_each_iteration=False)
-        records = _records(shards, split, order)
+        records = _own_records(shards, split, order)
         return records.shuffle(config.shuffle_buffer, seed=order, reshuffle_each_iteration=False)
 
     passes = tf.data.Dataset.range(start // count, _PASSES).flat_map(one_pass)

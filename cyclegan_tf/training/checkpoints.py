@@ -23,6 +23,7 @@ from cyclegan_tf.config import Config
 from cyclegan_tf.errors import UserError
 from cyclegan_tf.models.networks import Generators, build_generators
 from cyclegan_tf.reporting.files import write_atomically
+from cyclegan_tf.training.gathering import Histories
 from cyclegan_tf.training.state import TrainingState
 
 FOLDER = "checkpoints"
@@ -41,17 +42,29 @@ class Checkpoints:
         state: what is saved.
         run_dir: the run directory.
         keep: how many to keep, the newest ones; the best one is kept besides.
+        histories: those of all workers, where there are several.
+        is_chief: whether this is the one of several workers that writes.
     """
 
-    def __init__(self, state: TrainingState, run_dir: Path, keep: int) -> None:
+    def __init__(
+        self,
+        state: TrainingState,
+        run_dir: Path,
+        keep: int,
+        histories: Histories | None = None,
+        is_chief: bool = True,
+    ) -> None:
         self.state, self.keep = state, keep
+        self.histories, self.is_chief = histories, is_chief
         self.folder = Path(run_dir) / FOLDER
-        self.checkpoint = tf.train.Checkpoint(**_tracked(state))
+        self.checkpoint = tf.train.Checkpoint(**_tracked(state, histories))
         self.saved_step: int | None = None
-        self.rolled_back_to: int | None = None
+        self.restored_step: int | None = None
 
     def save(self) -> None:
         """Writes a checkpoint named after the step, unless it is there already.
+
+        Every worker has to call it at the same step; the chief writes.
 
         Raises:
             UserError: if it cannot be written, as when the disk is full. The checkpoints before it
@@ -60,6 +73,13 @@ class Checkpoints:
         step = self.state.steps_done()
         if step == self.saved_step:
             return
+        if self.histories:
+            self.histories.gather()
+        if self.is_chief:
+            self._write(step)
+        self.saved_step = step
+
+    def _write(self, step: int) -> None:
         unfinished = self.folder / _UNFINISHED
         try:
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -74,7 +94,6 @@ class Checkpoints:
             ) from None
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
-        self.saved_step = step
         self._remove_old()
 
     def mark_best(self) -> None:
@@ -82,18 +101,13 @@ class Checkpoints:
         write_atomically(self.folder / BEST, json.dumps({"step": self.saved_step}).encode())
         self._remove_old()
 
-    def roll_back(self) -> bool:
-        """Restores the newest checkpoint before the current state; False if there is none.
+    def give_up_newest(self) -> None:
+        """Sets the newest checkpoint aside if it failed twice, unless it is the only one.
 
-        If nothing was saved since the last roll-back, that checkpoint has failed twice and is set
-        aside, unless it is the only one.
+        It failed twice if ``restore_latest`` brought it back and nothing was saved since.
         """
-        again = self.rolled_back_to == self.saved_step is not None
-        if again and len(steps_saved(self.folder)) > 1:
+        if self.restored_step == self.saved_step and len(steps_saved(self.folder)) > 1:
             self._set_aside((self.saved_step,))
-        found = self.restore_latest()
-        self.rolled_back_to = self.saved_step
-        return found
 
     def restore_latest(self) -> bool:
         """Restores the newest whole checkpoint; False if the run has none yet.
@@ -114,13 +128,15 @@ class Checkpoints:
             raise UserError(
                 f"{found.path}: does not hold this run's state ({_reason(error)})"
             ) from None
-        self.saved_step = found.step
+        if self.histories:
+            self.histories.scatter()
+        self.saved_step = self.restored_step = found.step
         return True
 
     def _check_replicas(self, path: str) -> None:
         names = _reader(path).get_variable_to_shape_map()
         saved = len({name.split("/")[1] for name in names if name.startswith("histories_a/")})
-        here = len(self.state.histories_a)
+        here = len(self.histories.a if self.histories else self.state.histories_a)
         if saved != here:
             raise UserError(
                 f"{path}: was saved by {saved} replica(s), and here are {here}; each has pictures "
@@ -147,7 +163,9 @@ class Checkpoints:
                 path.unlink(missing_ok=True)
 
     def _set_aside(self, steps: tuple[int, ...]) -> None:
-        """Moves damaged checkpoints out of the way, where one can still look at them."""
+        """Moves bad checkpoints out of the way, where one can still look at them."""
+        if not self.is_chief:
+            return
         for step in steps:
             for kind in _FILES:
                 path = self.folder / (_name(step) + kind)
@@ -291,13 +309,13 @@ def _load_models(run_dir: Path, models: dict[str, tf.keras.Model]) -> None:
         ) from None
 
 
-def _tracked(state: TrainingState) -> dict[str, object]:
+def _tracked(state: TrainingState, histories: Histories | None) -> dict[str, object]:
     tracked = {
         **state.networks._asdict(),
         "generator_optimizer": state.generator_optimizer,
         "discriminator_optimizer": state.discriminator_optimizer,
-        "histories_a": state.histories_a,
-        "histories_b": state.histories_b,
+        "histories_a": histories.a if histories else state.histories_a,
+        "histories_b": histories.b if histories else state.histories_b,
         "step": state.step,
     }
     if state.rate_factor is not None:

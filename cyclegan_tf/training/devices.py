@@ -6,6 +6,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from cyclegan_tf.cluster import VARIABLE, Cluster
 from cyclegan_tf.config import RunConfig
 from cyclegan_tf.errors import UserError
 
@@ -13,15 +14,19 @@ _BFLOAT16_CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
 _BFLOAT16_GPU_CAPABILITY = (8, 0)  # Ampere
 
 
-def make_strategy(config: RunConfig) -> tf.distribute.MirroredStrategy:
+def make_strategy(config: RunConfig) -> tf.distribute.Strategy:
     """A MirroredStrategy over every GPU, over the CPU, or over ``replicas`` devices.
 
-    More replicas than GPUs become virtual CPU devices, for trying out what many devices do.
+    More replicas than GPUs become virtual CPU devices, for trying out what many devices do. Where
+    TF_CONFIG names several workers, it is a MultiWorkerMirroredStrategy over all their devices,
+    which waits until all of them have started.
 
     Raises:
         UserError: if virtual devices are asked for after TensorFlow has started, or the batch
             cannot be shared out evenly.
     """
+    if Cluster.from_environment().workers > 1:
+        return _multi_worker_strategy(config)
     gpus = tf.config.list_physical_devices("GPU")
     count = config.replicas or max(1, len(gpus))
     if config.batch_size % count:
@@ -35,6 +40,21 @@ def make_strategy(config: RunConfig) -> tf.distribute.MirroredStrategy:
     return tf.distribute.MirroredStrategy(
         [f"/cpu:{i}" for i in range(count)], tf.distribute.ReductionToOneDevice()
     )
+
+
+def _multi_worker_strategy(config: RunConfig) -> tf.distribute.Strategy:
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    count = strategy.num_replicas_in_sync
+    if config.replicas not in (0, count):
+        raise UserError(
+            f"--replicas {config.replicas}: the workers of {VARIABLE} have {count} devices; leave "
+            "it out"
+        )
+    if config.batch_size % count:
+        raise UserError(
+            f"--batch-size {config.batch_size}: must be divisible by the {count} replicas"
+        )
+    return strategy
 
 
 def _split_cpu(count: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import threading
@@ -10,10 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from math import nan
 from pathlib import Path
+from typing import Callable
 
 import numpy as np
 import tensorflow as tf
 
+from cyclegan_tf.cluster import Cluster
 from cyclegan_tf.config import Config
 from cyclegan_tf.data.pipeline import Shards, batch_names, training_pairs
 from cyclegan_tf.errors import UserError
@@ -21,6 +24,7 @@ from cyclegan_tf.reporting.metrics import MetricsLog
 from cyclegan_tf.reporting.progress import Progress
 from cyclegan_tf.reporting.report import write_report
 from cyclegan_tf.training.checkpoints import Checkpoints, start_from, warn
+from cyclegan_tf.training.gathering import Histories
 from cyclegan_tf.training.sampler import Sampler
 from cyclegan_tf.training.schedule import learning_rate, steps_per_epoch, total_steps
 from cyclegan_tf.training.state import TrainingState
@@ -53,15 +57,24 @@ class Training:
         precision: str,
     ) -> None:
         self.config, self.run_dir = config, run_dir
-        self.shards, self.strategy = shards, strategy
+        self.cluster = Cluster.from_environment()
+        part = (self.cluster.index, self.cluster.workers)
+        self.shards, self.strategy = dataclasses.replace(shards, part=part), strategy
         pairs = shards.pairs_per_epoch()
         self.steps_per_epoch = steps_per_epoch(config, pairs)
         self.total = total_steps(config, pairs)
         self.state = TrainingState(config, strategy, precision)
         self.step = TrainingStep(config, self.state, strategy, self.total)
-        self.checkpoints = Checkpoints(self.state, run_dir, config.run.keep_checkpoints)
+        self.checkpoints = Checkpoints(
+            self.state,
+            run_dir,
+            config.run.keep_checkpoints,
+            Histories(self.state, config, strategy),
+            self.cluster.is_chief,
+        )
         if not self.checkpoints.restore_latest() and config.run.init_from:
             start_from(self.state, config)
+        self._check_same_step()
         self.interrupted = False  # by Ctrl-C, when ``run`` comes back early
         self.sampler = Sampler(shards, self.state.shown_generators(), config.data.image_size)
 
@@ -82,28 +95,40 @@ class Training:
                 text = self._describe_nonfinite()
                 if not self._rolled_back():
                     raise UserError(text) from None
-                rate = f"{float(self.state.rate_factor):g} of the learning rate"
+                rate = f"{float(self.state.rate_factor.numpy()):g} of the learning rate"
                 warn(f"{text}; going back to step {self.state.steps_done()} with {rate}")
 
     def _run(self) -> bool:
-        done = self.state.steps_done()
-        log, batch_size = MetricsLog(self.run_dir, done), self.config.run.batch_size
-        bar = Progress(self.total, done, self.steps_per_epoch, batch_size)
+        done, batch_size = self.state.steps_done(), self.config.run.batch_size
+        if self.cluster.is_chief:
+            log = MetricsLog(self.run_dir, done)
+            bar = Progress(self.total, done, self.steps_per_epoch, batch_size)
+        else:
+            log = bar = _Nothing()
         with stop_signals() as received, log, bar:
             if done == 0:
                 self._save_first()
-                self.sampler.save(self.run_dir, 0, log)
+                self._show(log)
             means = Means()
+            bad = int(self.step.nonfinite.total.numpy())
             for steps, seconds, losses in self._calls(received):
-                finite = means.add(steps, seconds, losses)
-                bar.update(steps, losses if finite else {})
+                bad, before = int(self.step.nonfinite.total.numpy()), bad
+                means.add(steps, seconds, losses, skipped=bad - before)
+                bar.update(steps, losses if bad - before < steps else {})
                 if self.step.nonfinite.longest.numpy() >= self.config.run.max_nonfinite:
                     raise _NotFinite
                 self._write_what_is_due(log, means, bar)
             self.checkpoints.save()
             self.interrupted = signal.SIGINT in received
-        write_report(self.run_dir)
+        if self.cluster.is_chief:
+            write_report(self.run_dir)
         return self.finished()
+
+    def _show(self, log: MetricsLog) -> None:
+        if self.cluster.is_chief:
+            self.sampler.save(self.run_dir, self.state.steps_done(), log)
+            if self.state.steps_done():
+                write_report(self.run_dir)
 
     def _save_first(self) -> None:
         """A checkpoint of step 0, where it could not be made again or may be gone back to."""
@@ -113,10 +138,12 @@ class Training:
     def _rolled_back(self) -> bool:
         """Goes back to an earlier checkpoint with half the rate, if that is wanted and not vain."""
         factor = self.state.rate_factor
-        if factor is None or float(factor) <= _LEAST_RATE:
+        if factor is None or factor.numpy() <= _LEAST_RATE:
             return False
-        half = float(factor) / 2
-        self.checkpoints.roll_back()
+        half = factor.numpy() / 2
+        self.checkpoints.give_up_newest()
+        self._over_workers(0.0)  # so that no worker looks for the newest one before that
+        self.checkpoints.restore_latest()
         factor.assign(half)
         self.step.nonfinite.forget()
         return True
@@ -126,7 +153,8 @@ class Training:
         step, row = int(found.step.numpy()), int(found.longest.numpy())
         values = zip(self.step.metric_names(), found.terms.numpy())
         bad = [f"{name} {value}" for name, value in values if not np.isfinite(value)]
-        names = batch_names(self.shards, self.config.data, run.batch_size, run.seed, step)
+        own = run.batch_size // self.cluster.workers
+        names = batch_names(self.shards, self.config.data, own, run.seed, step)
         return (
             f"--run-dir {self.run_dir}: step {step + 1}: {', '.join(bad) or 'a gradient'} not "
             f"finite, for {row} steps in a row; its pictures: {', '.join(names)}; they changed no "
@@ -141,17 +169,44 @@ class Training:
         """
         pairs, group = self._pairs(), 1
         traced = False
-        while not self.finished() and not received:
+        while not self.finished() and not self._stopping(received):
             steps = min(group, self._steps_until_due())
             start = time.monotonic()
             losses = self.step.run(pairs, tf.constant(steps))
             losses = {name: float(value) for name, value in losses.items()}
             seconds = time.monotonic() - start
-            if traced:
+            if self.cluster.workers > 1:  # All workers have to take the same number of steps.
+                group = self.config.run.steps_per_call
+            elif traced:
                 fitting = int(_SECONDS_PER_CALL * steps / seconds)
                 group = max(1, min(self.config.run.steps_per_call, fitting))
             traced = True  # The first call's time is mostly tracing, and says nothing of the next.
             yield steps, seconds, losses
+
+    def _stopping(self, received: list[int]) -> bool:
+        """Whether this or any other worker was told to stop."""
+        if self.cluster.workers == 1:
+            return bool(received)
+        return self._over_workers(float(bool(received))) > 0
+
+    def _check_same_step(self) -> None:
+        done = self.state.steps_done()
+        if self._over_workers(float(done)) != done * self.strategy.num_replicas_in_sync:
+            raise UserError(
+                f"--run-dir {self.run_dir}: worker {self.cluster.index} found step {done} there, "
+                "another worker another one; all workers need the same folder, on a shared disk"
+            )
+
+    def _over_workers(self, value: float) -> float:
+        """The sum over all replicas; it waits until every worker has called it."""
+        if self.cluster.workers == 1:
+            return value * self.strategy.num_replicas_in_sync
+        return float(self._sum(tf.constant(value, tf.float64)))
+
+    @tf.function
+    def _sum(self, value: tf.Tensor) -> tf.Tensor:
+        values = self.strategy.run(lambda: tf.identity(value))
+        return self.strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None)
 
     def _steps_until_due(self) -> int:
         run, done = self.config.run, self.state.steps_done()
@@ -159,14 +214,22 @@ class Training:
         return min(self.total - done, *(due - done % due for due in dues))
 
     def _pairs(self) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
-        dataset = training_pairs(
-            self.shards,
-            self.config.data,
-            batch_size=self.config.run.batch_size,
-            seed=self.config.run.seed,
-            start_step=self.state.steps_done(),
-        )
-        return iter(self.strategy.experimental_distribute_dataset(dataset))
+        def pairs(batch_size: int) -> tf.data.Dataset:
+            """Those of this worker, which deals its batches out to its own replicas in turn."""
+            batches = self.config.run.batch_size // self.cluster.workers // batch_size
+            return training_pairs(
+                self.shards,
+                self.config.data,
+                batch_size=batch_size,
+                seed=self.config.run.seed,
+                start_step=self.state.steps_done() * batches,
+            )
+
+        if self.cluster.workers == 1:
+            whole = pairs(self.config.run.batch_size)
+            return iter(self.strategy.experimental_distribute_dataset(whole))
+        each = self.config.run.batch_size // self.strategy.num_replicas_in_sync
+        return iter(self.strategy.distribute_datasets_from_function(lambda _: pairs(each)))
 
     def _write_what_is_due(self, log: MetricsLog, means: Means, bar: Progress) -> None:
         run, done = self.config.run, self.state.steps_done()
@@ -179,20 +242,32 @@ class Training:
                 bar.note(f"warning: step {done}: {text}")
             log.write(done, {**means.take(), **self._pace(done, means)})
         if done % run.sample_every == 0 or done == self.total:
-            self.sampler.save(self.run_dir, done, log)
-            write_report(self.run_dir)
+            self._show(log)
         if done % run.checkpoint_every == 0:
             self.checkpoints.save()
 
     def _pace(self, done: int, means: Means) -> dict[str, float]:
         rate = float(learning_rate(self.config, tf.constant(done, tf.int64), self.total))
         if self.state.rate_factor is not None:
-            rate *= float(self.state.rate_factor)
+            rate *= float(self.state.rate_factor.numpy())
         return {
             "learning_rate": rate,
             "images_per_second": means.steps_per_second * self.config.run.batch_size,
             "epoch": done / self.steps_per_epoch,
         }
+
+
+class _Nothing:
+    """The log and the progress bar of a worker that is not the chief."""
+
+    def __getattr__(self, _name: str) -> Callable[..., None]:
+        return lambda *_args, **_options: None
+
+    def __enter__(self) -> _Nothing:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        pass
 
 
 class _NotFinite(Exception):
@@ -215,9 +290,8 @@ class Means:
         self._steps, self._seconds, self.skipped = 0, 0.0, 0
         self._sums: dict[str, float] = {}
 
-    def add(self, steps: int, seconds: float, losses: dict[str, float]) -> int:
-        """Takes in the mean losses of one call of so many steps; returns how many were finite."""
-        skipped = round(losses.pop("skipped", 0.0))
+    def add(self, steps: int, seconds: float, losses: dict[str, float], skipped: int = 0) -> None:
+        """Takes in the mean losses of one call of so many steps, some of which were skipped."""
         finite = steps - skipped
         self._steps += steps
         self._seconds += seconds
@@ -225,7 +299,6 @@ class Means:
         for name, value in losses.items():
             added = finite * value if finite else 0.0
             self._sums[name] = self._sums.get(name, 0.0) + added
-        return finite
 
     def take(self) -> dict[str, float]:
         """The means since the last take, NaN if no step was finite."""

@@ -47,6 +47,11 @@ class TrainingState(tf.Module):
                 histories.append(ImageHistory(config.history, config.data.image_size, name=name))
         return histories
 
+    def replica_histories(self) -> tuple[ImageHistory, ImageHistory]:
+        """The history of A and that of B of the current replica (replica context)."""
+        replica = replica_number() % len(self.histories_a)  # Other workers have the others'.
+        return self.histories_a[replica], self.histories_b[replica]
+
     def steps_done(self) -> int:
         """Optimizer steps taken so far."""
         return int(self.step.read_value())
@@ -66,3 +71,8 @@ class TrainingState(tf.Module):
     def shown_generators(self) -> Generators:
         """The generators to look at and to export: the averages where there are any."""
         return self.averages or self.generators
+
+
+def replica_number() -> int:
+    """The number of the current replica among those of all workers, known when it is traced."""
+    return int(tf.get_static_value(tf.distribute.get_replica_context().replica_id_in_sync_group))

@@ -9,7 +9,7 @@ import tensorflow as tf
 from cyclegan_tf.config import Config
 from cyclegan_tf.training import losses
 from cyclegan_tf.training.schedule import learning_rate
-from cyclegan_tf.training.state import TrainingState
+from cyclegan_tf.training.state import TrainingState, replica_number
 
 Metrics = dict  # name → float32 scalar
 
@@ -52,8 +52,8 @@ class TrainingStep:
             steps: int32 scalar of at least 1.
 
         Returns:
-            The mean of every loss term over the finite ones of these steps and all replicas (NaN if
-            there is none), and "skipped", the number of the others.
+            The mean of every loss term over the finite ones of these steps and all replicas; NaN if
+            there is none.
         """
         names = self.metric_names()
         totals, finite_steps = tf.zeros([len(names)]), 0.0
@@ -61,8 +61,7 @@ class TrainingStep:
             terms, finite = self._step(next(pairs))
             totals += tf.where(finite, terms, 0.0)
             finite_steps += tf.cast(finite, tf.float32)
-        means = dict(zip(names, tf.unstack(totals / finite_steps)))
-        return {**means, "skipped": tf.cast(steps, tf.float32) - finite_steps}
+        return dict(zip(names, tf.unstack(totals / finite_steps)))
 
     def metric_names(self) -> list[str]:
         """The names of the loss terms, in the order of ``nonfinite.terms``."""
@@ -84,6 +83,9 @@ class TrainingStep:
     def _replica_step(self, real_a: tf.Tensor, real_b: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """One step of one replica: its share of the losses, and the common update."""
         share = 1.0 / self.strategy.num_replicas_in_sync
+        # Several workers' batches come without their number of pictures.
+        each = self.config.run.batch_size // self.strategy.num_replicas_in_sync
+        real_a, real_b = (tf.ensure_shape(x, [each, *x.shape[1:]]) for x in (real_a, real_b))
         generator_gradients, fake_a, fake_b, metrics = self.generator_gradients(
             real_a, real_b, share
         )
@@ -159,9 +161,9 @@ class TrainingStep:
     ) -> tuple[list[tf.Tensor], Metrics]:
         """The gradients of both discriminators' weights, learnt from the history, and the terms."""
         networks, state = self.state.networks, self.state
-        replica = _replica_number() % len(state.histories_a)
-        seen_a = state.histories_a[replica].query(fake_a, self._seed(_SEED_HISTORY_A))
-        seen_b = state.histories_b[replica].query(fake_b, self._seed(_SEED_HISTORY_B))
+        history_a, history_b = state.replica_histories()
+        seen_a = history_a.query(fake_a, self._seed(_SEED_HISTORY_A))
+        seen_b = history_b.query(fake_b, self._seed(_SEED_HISTORY_B))
         variables = state.discriminator_variables()
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
@@ -198,7 +200,7 @@ class TrainingStep:
 
     def _seed(self, number: int) -> tf.Tensor:
         """int64 [2], different for every run seed, replica, choice and step."""
-        choice = (self.config.run.seed << 32) + ((4 * _replica_number() + number) << 16)
+        choice = (self.config.run.seed << 32) + ((4 * replica_number() + number) << 16)
         return tf.stack([tf.constant(choice, tf.int64), self.state.step.read_value()])
 
     def _update_if(
@@ -245,6 +247,7 @@ class NonFinite(tf.Module):
     """What the graph remembers of steps whose loss or gradient was not finite.
 
     Attributes:
+        total: how many there have been.
         in_row: how many there have been in a row, up to now.
         longest: the most there have been in a row.
         step: the one that made the longest row, counted from 0.
@@ -253,8 +256,8 @@ class NonFinite(tf.Module):
 
     def __init__(self, terms: int) -> None:
         super().__init__(name="nonfinite")
-        self.in_row, self.longest, self.step = (
-            tf.Variable(0, dtype=tf.int64, trainable=False) for _ in range(3)
+        self.total, self.in_row, self.longest, self.step = (
+            tf.Variable(0, dtype=tf.int64, trainable=False) for _ in range(4)
         )
         self.terms = tf.Variable(tf.zeros([terms]), trainable=False)
 
@@ -262,6 +265,7 @@ class NonFinite(tf.Module):
         """Counts one step."""
         in_row = tf.where(finite, tf.constant(0, tf.int64), self.in_row + 1)
         longer = in_row > self.longest
+        self.total.assign_add(tf.cast(in_row > 0, tf.int64))
         self.in_row.assign(in_row)
         self.longest.assign(tf.maximum(self.longest, in_row))
         self.step.assign(tf.where(longer, step, self.step))
@@ -269,7 +273,7 @@ class NonFinite(tf.Module):
 
     def forget(self) -> None:
         """Starts counting anew."""
-        for variable in (self.in_row, self.longest, self.step):
+        for variable in (self.total, self.in_row, self.longest, self.step):
             variable.assign(0)
 
 
@@ -279,8 +283,3 @@ def _all_finite(tensors: list[tf.Tensor]) -> tf.Tensor:
     One kernel per tensor and no copy, unlike tf.math.is_finite.
     """
     return tf.math.is_finite(tf.add_n([tf.nn.l2_loss(tensor) for tensor in tensors]))
-
-
-def _replica_number() -> int:
-    """The number of the current replica, known when the graph is traced."""
-    return int(tf.get_static_value(tf.distribute.get_replica_context().replica_id_in_sync_group))
