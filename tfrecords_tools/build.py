@@ -22,7 +22,7 @@ from typing import Any, Callable
 
 from cyclegan_tf.errors import UserError, fail, run_command
 from cyclegan_tf.locking import locked
-from tfrecords_tools import journal, manifest
+from tfrecords_tools import beam, journal, manifest
 from tfrecords_tools.images import BadImage, Picture, prepare
 from tfrecords_tools.journal import Journal, LeftOut, PackedShard, Report
 from tfrecords_tools.manifest import Manifest, Shard
@@ -47,6 +47,8 @@ def build(
     strict: bool = False,
     quiet: bool = False,
     flag: str = "--input",
+    runner: str | None = None,
+    runner_args: str = "",
 ) -> Manifest:
     """Packs ``source`` into TFRecord shards in the folder ``output``.
 
@@ -63,6 +65,8 @@ def build(
         strict: Whether a bad image is an error, rather than left out and reported.
         quiet: Whether to print nothing.
         flag: The flag that ``source`` was given with, for messages.
+        runner: The Apache Beam runner that does the work, e.g. "DirectRunner"; None for threads.
+        runner_args: Further flags for Beam, as one would type them.
 
     Returns:
         The manifest, as saved in ``output``.
@@ -91,7 +95,16 @@ def build(
         )
         finished = _finished(output, wanted)
         if finished is None:
-            job = _Build(opened, output, wanted, workers, strict, quiet, f"{flag} {source}")
+            job = _Build(
+                opened,
+                output,
+                wanted,
+                workers,
+                strict,
+                quiet,
+                f"{flag} {source}",
+                (runner, runner_args),
+            )
             built, report, did = *job.run(), "packed"
         else:
             built, report, did = *finished, "already complete:"
@@ -143,6 +156,7 @@ class _Build:
     strict: bool
     quiet: bool
     input: str  # the flag and its value, for messages
+    beam: tuple[str | None, str]  # the runner, if any, and its flags
 
     def run(self) -> tuple[Manifest, Report]:
         try:
@@ -150,6 +164,8 @@ class _Build:
                 # Pillow warns of oddities in single files; what matters is in the report.
                 warnings.simplefilter("ignore")
                 return self._pack()
+        except beam.PipelineFailed:
+            raise
         except UserError:
             _remove_own_files(self.output)
             raise
@@ -160,12 +176,19 @@ class _Build:
         plan = plan_shards(self.source.items(), self.wanted.shards)
         packed = {entry.shard.file: entry for entry in log.resume(plan)}
         self._check_strict(packed.values())
-        with contextlib.closing(self._write_shards(plan, skip=set(packed))) as entries:
+        with contextlib.closing(self._entries(plan, skip=set(packed))) as entries:
             for entry in entries:
                 log.add(entry)
                 packed[entry.shard.file] = entry
                 self._check_strict([entry])
         return self._finish([packed[file] for file in plan])
+
+    def _entries(self, plan: dict[str, list[Item]], skip: set[str]) -> Iterator[PackedShard]:
+        runner, flags = self.beam
+        if runner is None:
+            return self._write_shards(plan, skip)
+        missing = {file: items for file, items in plan.items() if file not in skip}
+        return beam.write_shards(missing, self.output, self.wanted.max_side, runner, flags)
 
     def _check_strict(self, entries: Iterable[PackedShard]) -> None:
         if self.strict:
@@ -338,7 +361,8 @@ def _refuse_foreign(output: Path) -> None:
 
 def _is_own(name: str) -> bool:
     own = (manifest.FILE_NAME, journal.STATE_NAME, journal.REPORT_NAME)
-    return name in own or manifest.is_shard_name(name) or _is_temporary(name)
+    is_ours = name in own or manifest.is_shard_name(name) or beam.is_receipt_name(name)
+    return is_ours or _is_temporary(name)
 
 
 def _is_temporary(name: str) -> bool:
@@ -458,6 +482,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--workers", type=int, metavar="N", help="work on N shards at a time (default: one per CPU)"
+    )
+    parser.add_argument(
+        "--runner",
+        metavar="NAME",
+        help="hand the work to Apache Beam (pip install 'cyclegan_tf[beam]'): DirectRunner,"
+        " DataflowRunner, FlinkRunner, SparkRunner; the shards come out the same",
+    )
+    parser.add_argument(
+        "--runner-args",
+        default="",
+        metavar="FLAGS",
+        help="further flags for Beam in one argument, e.g. '--project=P --region=R'",
     )
     parser.add_argument(
         "--strict", action="store_true", help="stop at a bad image instead of leaving it out"

@@ -286,7 +286,8 @@ class DemoSource:
 
 
 def _in_memory(split: str, name: str, data: bytes) -> Item:
-    return Item(split, name, f"{split}/{name}", len(data), lambda: data)
+    # Unlike a lambda, it can be sent to another machine.
+    return Item(split, name, f"{split}/{name}", len(data), functools.partial(bytes, data))
 
 
 # --- TensorFlow Datasets -------------------------------------------------------------------------

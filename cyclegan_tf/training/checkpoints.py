@@ -244,10 +244,11 @@ def load_generators(run_dir: Path, config: Config, image_size: int | None = None
     Raises:
         UserError: if there is no checkpoint or it cannot be read.
     """
+    found = _newest(run_dir)
     generators = build_generators(config, image_size)
     kind = "average" if config.run.average else "generator"
     models = {f"{kind}_{direction}": model for direction, model in generators._asdict().items()}
-    _load_models(run_dir, models)
+    _load_models(found, models)
     return generators
 
 
@@ -261,10 +262,11 @@ def start_from(state: TrainingState, config: Config) -> None:
     """
     other_dir = Path(config.run.init_from)
     other = check_init_from(config)
-    _load_models(other_dir, state.networks._asdict())
+    found = _newest(other_dir)
+    _load_models(found, state.networks._asdict())
     if state.averages:
         kind = "average" if other.run.average else "generator"
-        _load_models(other_dir, {f"{kind}_{n}": m for n, m in state.averages._asdict().items()})
+        _load_models(found, {f"{kind}_{n}": m for n, m in state.averages._asdict().items()})
 
 
 def check_init_from(config: Config) -> Config:
@@ -295,11 +297,15 @@ def warn(text: str) -> None:
     print(f"warning: {text}", file=sys.stderr)
 
 
-def _load_models(run_dir: Path, models: dict[str, tf.keras.Model]) -> None:
-    """Restores models from a run's newest whole checkpoint by their names in it."""
+def _newest(run_dir: Path) -> Found:
     found = find_checkpoint(run_dir)
     if found is None:
         raise UserError(f"--run-dir {run_dir}: no checkpoint there; train it first")
+    return found
+
+
+def _load_models(found: Found, models: dict[str, tf.keras.Model]) -> None:
+    """Restores models from a checkpoint by their names in it."""
     try:
         status = _restore(tf.train.Checkpoint(**models), found.path).expect_partial()
         status.assert_existing_objects_matched()

@@ -5,6 +5,7 @@ The pictures are charts: each pixel tells its place, so a crop tells where it wa
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import shutil
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from PIL import Image
 from cyclegan_tf.config import DataConfig
 from cyclegan_tf.data.pipeline import (
     Shards,
+    _examples,
     augment,
     decode,
     test_images,
@@ -25,6 +27,8 @@ from cyclegan_tf.data.pipeline import (
     training_pairs,
 )
 from tests.tiny import SIDE, chart, pack_charts
+from tfrecords_tools.build import build
+from tfrecords_tools.schema import parse_example
 
 test_images.__test__ = False  # A function of the pipeline, not a test.
 
@@ -313,3 +317,37 @@ def test_pixels_survive_the_way_into_the_range_and_back():
 def test_to_pixels_rounds_and_clips():
     images = tf.constant([-1.5, -0.999, 0.0, 0.999, 1.5])
     np.testing.assert_array_equal(to_pixels(images), [0, 0, 128, 255, 255])
+
+
+# --- Several workers -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("parts", "by_file"), [(2, True), (3, True), (5, False)])
+@pytest.mark.parametrize("cached", [True, False])
+def test_workers_share_out_every_picture_without_overlap(tmp_path, parts, by_file, cached):
+    for split, count in (("trainA", 11), ("trainB", 7)):
+        (tmp_path / "pictures" / split).mkdir(parents=True)
+        for number in range(count):
+            chart(number).save(tmp_path / "pictures" / split / f"{number}.png")
+    build(str(tmp_path / "pictures"), tmp_path / "shards", shards=3, workers=1, quiet=True)
+    whole = Shards.open(tmp_path / "shards")
+    config = DataConfig(image_size=16, cache_mb=100 if cached else 0)
+    for split in ("trainA", "trainB"):
+        seen = []
+        for part in range(parts):
+            own = dataclasses.replace(whole, part=(part, parts))
+            assert own.is_parted_by_file(split) == by_file
+            examples = _examples(own, split, config, cached, seed=3, start=0)
+            names = [
+                example["filename"]
+                for _, example in examples.take(own.part_count(split)).as_numpy_iterator()
+            ]
+            assert len(names) > 0
+            seen += names
+        assert len(seen) == len(set(seen)) == len(list(pass_names(whole, split)))
+
+
+def pass_names(shards: Shards, split: str):
+    """The names of all pictures of a split."""
+    for path in shards.paths(split):
+        yield from tf.data.TFRecordDataset(str(path)).map(parse_example)

@@ -1,0 +1,66 @@
+"""The build on Apache Beam gives what the build with threads gives, to the byte."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+
+import pytest
+
+from cyclegan_tf.errors import UserError
+from tests.tfrecords_tools.helpers import content
+from tfrecords_tools.beam import is_receipt_name, receipt_name
+from tfrecords_tools.build import build, main
+
+RUNNER = "DirectRunner"
+
+
+@pytest.fixture(scope="module")
+def beam():
+    return pytest.importorskip("apache_beam", reason="Apache Beam is not installed")
+
+
+@pytest.fixture(scope="module")
+def right(dataset, tmp_path_factory):
+    """What threads make of pictures, one of which is broken."""
+    source = tmp_path_factory.mktemp("source") / "faces"
+    shutil.copytree(dataset, source)
+    (source / "trainA" / "broken.jpg").write_bytes(b"\xff\xd8\xff no picture")
+    output = tmp_path_factory.mktemp("threads") / "shards"
+    build(str(source), output, shards=3, quiet=True)
+    return source, content(output)
+
+
+def test_beam_writes_the_same_files(beam, right, tmp_path):
+    source, expected = right
+    arguments = ["--input", source, "--output", tmp_path / "shards", "--shards", 3]
+    assert main([*map(str, arguments), "--runner", RUNNER]) == 0
+    assert content(tmp_path / "shards") == expected
+
+
+def test_a_build_that_was_stopped_goes_on_with_beam(beam, right, tmp_path):
+    """One shard finished and one half-written by an earlier attempt, whose receipt says so."""
+    source, expected = right
+    output = tmp_path / "shards"
+    build(str(source), output, shards=3, quiet=True, runner=RUNNER)
+    (output / "manifest.json").unlink()
+    (output / "trainA-00001-of-00003.tfrecord").write_bytes(b"half")
+    build(str(source), output, shards=3, quiet=True, runner=RUNNER)
+    assert content(output) == expected
+
+
+def test_a_wrong_runner_is_one_line(beam, dataset, tmp_path):
+    with pytest.raises(UserError, match=r"--runner NoRunner: the pipeline failed \("):
+        build(str(dataset), tmp_path / "shards", quiet=True, runner="NoRunner")
+
+
+def test_without_beam_the_command_says_how_to_get_it(dataset, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "apache_beam", None)
+    with pytest.raises(UserError, match=r"pip install 'cyclegan_tf\[beam\]'"):
+        build(str(dataset), tmp_path / "shards", quiet=True, runner=RUNNER)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_receipts_are_known_by_name():
+    assert is_receipt_name(receipt_name("trainA-00000-of-00008.tfrecord"))
+    assert not is_receipt_name("packed-../x.json")

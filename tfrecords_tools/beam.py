@@ -1,0 +1,95 @@
+"""The same build on Apache Beam: one shard is one element, on any machine that sees the folders.
+
+Beam is imported only here, and only when --runner is given.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from cyclegan_tf.errors import UserError
+from tfrecords_tools import manifest
+from tfrecords_tools.journal import PackedShard
+from tfrecords_tools.sources import Item
+
+_RECEIPT = "packed-"
+
+
+class PipelineFailed(UserError):
+    """The pipeline ended early; the shards that it has finished count when it is run again."""
+
+
+def receipt_name(shard: str) -> str:
+    """The file in which a worker leaves word of a shard that it has finished."""
+    return f"{_RECEIPT}{shard}.json"
+
+
+def is_receipt_name(name: str) -> bool:
+    """Tells whether ``name`` is one of ``receipt_name``'s."""
+    return (
+        name.startswith(_RECEIPT)
+        and name.endswith(".json")
+        and manifest.is_shard_name(name[len(_RECEIPT) : -len(".json")])
+    )
+
+
+def write_shards(
+    plan: dict[str, list[Item]], output: Path, max_side: int | None, runner: str, options: str
+) -> Iterator[PackedShard]:
+    """Writes the shards of ``plan`` with Apache Beam; yields them when all are done.
+
+    Args:
+        plan: The items of each shard by its file name.
+        output: The folder to write to; every machine must see it under this name.
+        max_side: As in ``build.write_shard``.
+        runner: A runner's name, such as "DirectRunner" or "DataflowRunner".
+        options: Further flags for the pipeline, as one would type them.
+
+    Raises:
+        UserError: If Beam is not installed.
+        PipelineFailed: If the pipeline fails.
+    """
+    try:
+        import apache_beam
+        from apache_beam.options.pipeline_options import PipelineOptions
+    except ImportError as error:
+        raise UserError(
+            f"--runner {runner}: needs Apache Beam ({error}); pip install 'cyclegan_tf[beam]'"
+        ) from None
+    flags = [f"--runner={runner}", *shlex.split(options)]
+    work = [(str(output / file), items, max_side) for file, items in plan.items()]
+    try:
+        with apache_beam.Pipeline(options=PipelineOptions(flags)) as pipeline:
+            shards = pipeline | "shards" >> apache_beam.Create(work)
+            spread = shards | "spread" >> apache_beam.Reshuffle()
+            _ = spread | "write" >> apache_beam.Map(_write)
+    except Exception as error:  # Each runner has errors of its own.
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise PipelineFailed(
+            f"--runner {runner}: the pipeline failed ({lines[-1][:300]}); mend that and run the "
+            "same command to go on"
+        ) from error
+    for file in plan:
+        yield _read_receipt(output, file)
+        (output / receipt_name(file)).unlink()
+
+
+def _write(work: tuple[str, list[Item], int | None]) -> None:
+    """Writes one shard, unless an earlier attempt has; runs on a worker."""
+    from tfrecords_tools.build import write_shard
+
+    path = Path(work[0])
+    receipt = path.with_name(receipt_name(path.name))
+    if receipt.exists() and _read_receipt(path.parent, path.name).shard.is_intact(path.parent):
+        return
+    packed = write_shard(path, work[1], work[2])
+    manifest.write_text(receipt, json.dumps(asdict(packed)))
+
+
+def _read_receipt(output: Path, file: str) -> PackedShard:
+    text = (output / receipt_name(file)).read_text(encoding="utf-8")
+    return PackedShard.from_json(json.loads(text))
