@@ -149,9 +149,12 @@ def _from_run(run_dir: Path, direction: str) -> Translator:
 def _from_saved_model(path: Path) -> Translator:
     import tensorflow as tf
 
+    from cyclegan_tf.exporting.untrusted import refuse_outside
+
+    refuse_outside(path)
     try:
         module = tf.saved_model.load(str(path))
-    except (OSError, ValueError, tf.errors.OpError) as error:
+    except (OSError, ValueError, KeyError, IndexError, AttributeError, tf.errors.OpError) as error:
         raise UserError(f"{path}: cannot be loaded ({error})") from error
     if not callable(module):
         raise UserError(f"{path}: was not written by cyclegan_tf.export")

@@ -9,7 +9,7 @@ import pytest
 
 from cyclegan_tf.errors import UserError
 from tests.tfrecords_tools.helpers import content
-from tfrecords_tools.beam import is_receipt_name, receipt_name
+from tfrecords_tools.beam import PipelineFailed, _write, is_receipt_name, receipt_name
 from tfrecords_tools.build import build, main
 
 RUNNER = "DirectRunner"
@@ -38,13 +38,19 @@ def test_beam_writes_the_same_files(beam, right, tmp_path):
     assert content(tmp_path / "shards") == expected
 
 
-def test_a_build_that_was_stopped_goes_on_with_beam(beam, right, tmp_path):
-    """One shard finished and one half-written by an earlier attempt, whose receipt says so."""
+def _write_but_one(work) -> None:
+    if work[0].endswith("trainA-00001-of-00003.tfrecord"):
+        raise OSError("the machine went away")
+    _write(work)
+
+
+def test_a_build_that_was_stopped_goes_on_with_beam(beam, right, tmp_path, monkeypatch):
     source, expected = right
     output = tmp_path / "shards"
-    build(str(source), output, shards=3, quiet=True, runner=RUNNER)
-    (output / "manifest.json").unlink()
-    (output / "trainA-00001-of-00003.tfrecord").write_bytes(b"half")
+    with monkeypatch.context() as patch, pytest.raises(PipelineFailed):
+        patch.setattr("tfrecords_tools.beam._write", _write_but_one)
+        build(str(source), output, shards=3, quiet=True, runner=RUNNER)
+    assert not (output / "manifest.json").exists()
     build(str(source), output, shards=3, quiet=True, runner=RUNNER)
     assert content(output) == expected
 
