@@ -1,6 +1,6 @@
 """SavedModels from elsewhere: refused before they are loaded if they would reach beyond numbers.
 
-A SavedModel is a program. TensorFlow runs no Python of it, but it has operations that read and write
+A SavedModel is a program. TensorFlow runs no Python of it, but it has operations that read or write
 files, or call Python that runs in the same process.
 """
 

@@ -63,5 +63,5 @@ def test_what_only_counts_is_taken(tmp_path):
 def test_a_damaged_model_is_one_line(content, tmp_path):
     folder = save(lambda images: images, tmp_path / "model")
     (folder / "saved_model.pb").write_bytes(content)
-    with pytest.raises(UserError, match="saved_model.pb|cannot be loaded"):
+    with pytest.raises(UserError, match=r"saved_model\.pb|cannot be loaded"):
         load(folder)
