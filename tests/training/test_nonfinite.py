@@ -137,7 +137,7 @@ def numbers_of_generators(training: Training) -> list[np.ndarray]:
 def test_a_roll_back_goes_on_with_half_the_rate(new_run, capsys, eager):
     training = new_run(on_nonfinite="rollback", checkpoint_every=4)
     factor = training.state.rate_factor
-    spoil(training, lambda step: tf.logical_and(step >= 6, factor.read_value() > 0.3))
+    spoil(training, lambda step: tf.logical_and(step >= 5, factor.read_value() > 0.3))
     assert training.run()
     error = capsys.readouterr().err
     assert "going back to step 4 with 0.5 of the learning rate" in error
