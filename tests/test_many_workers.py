@@ -145,6 +145,7 @@ def test_two_workers_end_with_the_same_weights_and_the_chief_writes(whole):
     assert len(list((folder / "tensorboard").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_a_dead_worker_ends_the_other_and_a_restart_goes_on_exactly(whole, data, tmp_path):
     killed = Workers(tmp_path, data, "run")
     killed.wait_for_step(8)

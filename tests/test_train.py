@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -10,7 +12,8 @@ import pytest
 import tensorflow as tf
 
 from cyclegan_tf import train as command
-from cyclegan_tf.errors import run_command
+from cyclegan_tf.data.pipeline import Shards
+from cyclegan_tf.errors import UserError, run_command
 from cyclegan_tf.presets import make_config
 from cyclegan_tf.reporting.progress import Progress
 from cyclegan_tf.training.run_directory import create_run_directory
@@ -209,3 +212,63 @@ def test_every_preset_trains_stops_goes_on_and_exports(
         assert f"Export:    {folder}\n" in printed
         translated = tf.saved_model.load(str(folder))(photos)
         assert (translated.shape, translated.dtype) == (photos.shape, tf.uint8)
+
+
+# --- Damaged shards ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def damaged(data, tiny_config, workplace, monkeypatch, eager):
+    """(config, shard): a run's settings, and one of its shards with a broken record."""
+    shutil.copytree(data / "shards", workplace.parent / "shards")
+    path = Shards.open(workplace.parent / "shards").paths("trainA")[0]
+    content = bytearray(path.read_bytes())
+    content[60] ^= 1
+    path.write_bytes(content)
+    monkeypatch.setattr(command, "_finish", lambda *_: None)
+    settings = {"data": str(workplace.parent / "shards"), "steps": 3, "generator_blocks": 1}
+    return functools.partial(tiny_config, "demo", **settings), path
+
+
+def test_a_broken_record_is_named_and_left_out(damaged, workplace, capsys):
+    make, path = damaged
+    run_dir = workplace / "run"
+    assert command.train(make(), run_dir, workplace / "models") == 0
+    errors = capsys.readouterr().err
+    assert f"{path.name}, record 0 (its checksum is wrong) is left out" in errors
+    assert [one.name for one in run_dir.glob("mended_shards/*.tfrecord")] == [path.name]
+    assert command.train(make(), run_dir, workplace / "models") == 0
+    assert "left out" not in capsys.readouterr().err
+
+
+def test_more_than_the_allowance_and_a_shard_that_is_gone_are_one_line(damaged, workplace):
+    make, path = damaged
+    with pytest.raises(UserError, match=r"1 records are broken, more than --max-damaged 0"):
+        command.train(make(max_damaged=0), workplace / "run", workplace / "models")
+    path.unlink()
+    with pytest.raises(UserError, match=f"{path}: is missing"):
+        command.train(make(max_damaged=0), workplace / "run", workplace / "models")
+
+
+def test_a_shard_that_vanishes_in_mid_run_is_named_and_can_come_back(
+    damaged, workplace, monkeypatch
+):
+    make, path = damaged
+    config = make(cache_mb=0, checkpoint_every=1, steps_per_call=1, steps=40, max_damaged=1)
+    update = Progress.update
+
+    def update_and_remove(self, steps, losses):
+        update(self, steps, losses)
+        path.rename(path.with_suffix(".away"))
+        monkeypatch.setattr(Progress, "update", update)
+
+    # Mended copies would stand in for the broken one, so it is mended by hand here.
+    content = bytearray(path.read_bytes())
+    content[60] ^= 1
+    path.write_bytes(content)
+    monkeypatch.setattr(Progress, "update", update_and_remove)
+    with pytest.raises(UserError, match=f"{path}: is missing; put it back or build"):
+        command.train(config, workplace / "run", workplace / "models")
+    path.with_suffix(".away").rename(path)
+    stop_after_the_first_call(monkeypatch)
+    assert command.train(config, workplace / "run", workplace / "models") == 130

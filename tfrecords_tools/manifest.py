@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cyclegan_tf.errors import UserError
+from tfrecords_tools.paths import AnyPath, as_path
 from tfrecords_tools.schema import SPLITS
 
 VERSION = 1
@@ -93,14 +94,14 @@ class Manifest:
     splits: dict[str, tuple[Shard, ...]]
 
     @classmethod
-    def load(cls, folder: Path) -> Manifest:
+    def load(cls, folder: str | AnyPath) -> Manifest:
         """Reads the manifest of ``folder``.
 
         Raises:
             UserError: If it is missing, damaged, of another version, or names a shard that would
                 lead outside the folder.
         """
-        path = Path(folder) / FILE_NAME
+        path = as_path(folder) / FILE_NAME
         fields = _read(path)
         _check_fields(path, fields)
         splits = {
@@ -146,7 +147,7 @@ _SHARD_KINDS: dict[str, tuple[type, ...]] = {
 }
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: AnyPath) -> dict[str, Any]:
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -58,11 +58,7 @@ def _pipeline_pictures(batches: Iterator) -> Iterator[int]:
 
 
 def _encoded(shards: Shards) -> list[bytes]:
-    paths = [
-        str(path)
-        for split in ("trainA", "trainB")
-        for path in shards.manifest.paths(shards.folder, split)
-    ]
+    paths = [str(path) for split in ("trainA", "trainB") for path in shards.paths(split)]
     examples = tf.data.TFRecordDataset(paths).map(parse_example).take(_PICTURES)
     return [example["image"].numpy() for example in examples]
 

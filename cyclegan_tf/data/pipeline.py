@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from cyclegan_tf.config import DataConfig
 from tfrecords_tools.manifest import Manifest, Shard
+from tfrecords_tools.paths import AnyPath, as_path
 from tfrecords_tools.schema import parse_example
 
 _PARALLEL_READS = 4
@@ -26,21 +27,21 @@ class Shards:
     """A folder of shards and its manifest.
 
     Attributes:
-        folder: where the shards are.
+        folder: where the shards are; it may be remote.
         manifest: what they hold.
         mended: a folder whose shards stand in for the damaged ones of the same name.
         part: (number, of how many) of the training pictures that this worker reads.
     """
 
-    folder: Path
+    folder: AnyPath
     manifest: Manifest
     mended: Path | None = None
     part: tuple[int, int] = (0, 1)
 
     @classmethod
-    def open(cls, folder: Path) -> Shards:
+    def open(cls, folder: str | AnyPath) -> Shards:
         """Reads the manifest of ``folder``; UserError if there is none or it is damaged."""
-        return cls(Path(folder), Manifest.load(folder))
+        return cls(as_path(folder), Manifest.load(folder))
 
     def is_parted_by_file(self, split: str) -> bool:
         """Whether workers share out whole shards of a split, rather than its records.
@@ -57,12 +58,12 @@ class Shards:
             return sum(one.examples for one in self.manifest.splits[split][number::parts])
         return len(range(number, self.manifest.count(split), parts))
 
-    def path(self, shard: Shard) -> Path:
+    def path(self, shard: Shard) -> AnyPath:
         """The file of a shard."""
         mended = self.mended / shard.file if self.mended else None
         return mended if mended is not None and mended.exists() else self.folder / shard.file
 
-    def paths(self, split: str) -> list[Path]:
+    def paths(self, split: str) -> list[AnyPath]:
         """The files of a split, in order; empty if it is not there."""
         return [self.path(shard) for shard in self.manifest.splits.get(split, ())]
 
@@ -181,7 +182,7 @@ def _own_records(shards: Shards, split: str, seed: tf.Tensor | None = None) -> t
     return _records(shards, split, seed).shard(parts, number)
 
 
-def _records_of(files: list[Path], seed: tf.Tensor | None) -> tf.data.Dataset:
+def _records_of(files: list[AnyPath], seed: tf.Tensor | None) -> tf.data.Dataset:
     paths = [str(path) for path in files]
     files = tf.data.Dataset.from_tensor_slices(paths)
     if seed is not None:

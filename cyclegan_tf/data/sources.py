@@ -12,6 +12,7 @@ from cyclegan_tf.data.pipeline import Shards
 from cyclegan_tf.errors import UserError
 from tfrecords_tools.build import build, fingerprint
 from tfrecords_tools.manifest import FILE_NAME
+from tfrecords_tools.paths import is_remote
 
 _MIN_PICTURES = 2
 _CACHE = "CYCLEGAN_TF_CACHE"
@@ -24,13 +25,16 @@ def open_data(data: str, mended: Path | None = None) -> Shards:
     same pictures are packed once, whatever runs use them.
 
     Args:
-        data: "demo", a folder of pictures, "tfds:cycle_gan/NAME" or a folder of shards.
+        data: "demo", a folder of pictures, "tfds:cycle_gan/NAME" or a folder of shards, which may
+            be remote (gs://, s3:// …).
         mended: where a training keeps copies of damaged shards; they need not be whole then.
 
     Raises:
         UserError: if there is nothing to train on.
     """
-    if (Path(data) / FILE_NAME).is_file():
+    if is_remote(data):
+        shards = _open_remote(data)
+    elif (Path(data) / FILE_NAME).is_file():
         shards = Shards.open(Path(data))
     else:
         shards = Shards.open(_packed(data))
@@ -45,6 +49,14 @@ def open_data(data: str, mended: Path | None = None) -> Shards:
     if mended is None:
         check_files(shards)
     return shards
+
+
+def _open_remote(data: str) -> Shards:
+    """Shards at a URL; pictures at one are not packed, as the packing reads them twice."""
+    try:
+        return Shards.open(data)
+    except OSError as error:
+        raise UserError(f"--data {data}: cannot be read ({error.strerror})") from None
 
 
 def check_files(shards: Shards) -> None:

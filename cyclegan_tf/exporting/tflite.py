@@ -260,7 +260,7 @@ def sample_pictures(shards: Shards, split: str, size: int, count: int, seed: int
     """
     total = shards.manifest.count(split)
     chosen = np.random.default_rng(seed).choice(total, min(count, total), replace=False)
-    paths = [str(path) for path in shards.manifest.paths(shards.folder, split)]
+    paths = [str(path) for path in shards.paths(split)]
     records = tf.data.TFRecordDataset(paths).enumerate()
     records = records.filter(lambda place, _: tf.reduce_any(place == chosen))
 
