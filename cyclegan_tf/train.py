@@ -89,10 +89,16 @@ def train(config: Config, run_dir: Path, export_dir: Path) -> int:
 
 def _train_as_worker(config: Config, run_dir: Path) -> int:
     """Trains along with the chief, which alone writes, exports and talks."""
-    with _other_workers():
-        training = _set_up(config, run_dir)
-        if not training.finished():
-            training.run()
+    import tensorflow as tf
+
+    try:
+        with _other_workers():
+            training = _set_up(config, run_dir)
+            if not training.finished():
+                training.run()
+    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError):
+        if not _mended(config, run_dir):
+            raise
     return _INTERRUPTED if training.interrupted else 0
 
 
@@ -151,7 +157,12 @@ def _train(config: Config, run_dir: Path, export_dir: Path) -> int:
 
 
 def _mended(config: Config, run_dir: Path) -> bool:
-    """Whether damage was found in the shards, and mended; each broken record is named."""
+    """Whether damage was found in the shards, and mended; each broken record is named.
+
+    Raises:
+        UserError: if more is broken than allowed, or if there are several workers: they cannot begin
+            again by themselves.
+    """
     from cyclegan_tf.data.damage import FOLDER, mend
     from cyclegan_tf.data.sources import open_data
     from cyclegan_tf.training.checkpoints import warn
@@ -159,6 +170,11 @@ def _mended(config: Config, run_dir: Path) -> bool:
     found = mend(open_data(config.data.data, run_dir / FOLDER), config.data.max_damaged)
     for damage in found:
         warn(f"{config.data.data}: {damage} is left out")
+    if found and Cluster.from_environment().workers > 1:
+        raise UserError(
+            f"--data {config.data.data}: {len(found)} broken record(s) are left out from now on; "
+            "start all workers again with the same command"
+        )
     return bool(found)
 
 
