@@ -160,7 +160,7 @@ def _mended(config: Config, run_dir: Path) -> bool:
     """Whether damage was found in the shards, and mended; each broken record is named.
 
     Raises:
-        UserError: if more is broken than allowed, or if there are several workers, which cannot begin
+        UserError: if more is broken than allowed, or there are several workers, which cannot begin
             again by themselves.
     """
     from cyclegan_tf.data.damage import FOLDER, mend
