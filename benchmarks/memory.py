@@ -2,7 +2,8 @@
 
 Runs the real command on the built-in portraits with networks as small as they get (16 px, 2
 channels), looks at its process from outside after every 500 steps, and says how far both moved from
-their mean once everything is allocated (step 1,000).
+their mean once everything is allocated (step 1,000). Memory is what the process itself allocated, in
+main memory or swapped out; pages of its program files come and go as the system pleases.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from pathlib import Path
 from statistics import mean
 
 _ROOT = Path(__file__).parent.parent
-_PAGE = 4096
 _LOG_EVERY = 500
 _SETTLED = 1000
 _FLAGS = {
@@ -52,7 +52,7 @@ def main() -> int:
 
 
 def watch(folder: Path, steps: int, data: str) -> list[tuple[int, float, int]]:
-    """(step, resident megabytes, open files) at each line of the run's metrics.jsonl."""
+    """(step, megabytes, open files) at each line of the run's metrics.jsonl."""
     flags = {**_FLAGS, "--steps": steps, "--data": data, "--run-dir": folder / "run"}
     flags["--export-dir"] = folder / "models"
     words = [str(word) for pair in flags.items() for word in pair]
@@ -75,8 +75,10 @@ def _last_step(path: Path) -> int:
 
 def _usage(pid: int) -> tuple[float, int]:
     folder = Path(f"/proc/{pid}")
-    pages = int((folder / "statm").read_text(encoding="utf-8").split()[1])
-    return pages * _PAGE / 1e6, len(list((folder / "fd").iterdir()))
+    lines = (folder / "status").read_text(encoding="utf-8").splitlines()
+    fields = dict(line.split(":", 1) for line in lines)
+    kilobytes = sum(int(fields[name].split()[0]) for name in ("RssAnon", "VmSwap"))
+    return kilobytes * 1024 / 1e6, len(list((folder / "fd").iterdir()))
 
 
 if __name__ == "__main__":
