@@ -2,8 +2,8 @@
 
 Runs the real command on the built-in portraits with networks as small as they get (16 px, 2
 channels), looks at its process from outside after every 500 steps, and says how far both moved from
-their mean once everything is allocated (step 1,000). Memory is what the process itself allocated, in
-main memory or swapped out; pages of its program files come and go as the system pleases.
+their mean once everything is allocated (step 1,000). Memory is what the process itself allocated,
+in main memory or swapped out; pages of its program files come and go as the system pleases.
 """
 
 from __future__ import annotations

@@ -131,21 +131,30 @@ def pictures(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def whole(pictures, tmp_path_factory) -> Place:
+    """A run that is left alone."""
+    place = Place(tmp_path_factory.mktemp("whole"), pictures)
+    place.finish()
+    assert logged_steps(place) == list(range(LOG_EVERY, STEPS + 1, LOG_EVERY))
+    return place
+
+
+def logged_steps(place: Place) -> list[int]:
+    text = (place.run / "metrics.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line)["step"] for line in text.splitlines()]
+
+
 @pytest.mark.slow
-def test_killed_twenty_times_and_the_weights_are_the_same(pictures, tmp_path):
-    whole = Place(tmp_path / "whole", pictures)
-    whole.finish()
-    right = [json.loads(line)["step"] for line in (whole.run / "metrics.jsonl").open()]
-    assert right == list(range(LOG_EVERY, STEPS + 1, LOG_EVERY))
-    choose = random.Random(0)
-    for number in range(ROUNDS):
-        place = Place(tmp_path / f"killed-{number}", pictures)
-        for name, due, delay in moments(place, choose):
-            where = place.kill_when(due, delay)
-            print(f"| {number + 1} | {name} | {where} |", flush=True)
-        place.finish()
-        assert_same_state(place.run, whole.run)
-        assert [json.loads(line)["step"] for line in (place.run / "metrics.jsonl").open()] == right
-        for direction in ("ab", "ba"):
-            names = [path.name for path in (place.folder / "models" / direction).iterdir()]
-            assert [name for name in names if name.startswith(".")] == []
+@pytest.mark.parametrize("number", range(ROUNDS))
+def test_killed_four_times_and_the_weights_are_the_same(number, whole, pictures, tmp_path):
+    place = Place(tmp_path, pictures)
+    for name, due, delay in moments(place, random.Random(number)):
+        where = place.kill_when(due, delay)
+        print(f"| {number + 1} | {name} | {where} |", flush=True)
+    place.finish()
+    assert_same_state(place.run, whole.run)
+    assert logged_steps(place) == logged_steps(whole)
+    for direction in ("ab", "ba"):
+        names = [path.name for path in (place.folder / "models" / direction).iterdir()]
+        assert [name for name in names if name.startswith(".")] == []
