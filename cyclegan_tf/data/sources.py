@@ -32,10 +32,8 @@ def open_data(data: str, mended: Path | None = None) -> Shards:
     Raises:
         UserError: if there is nothing to train on.
     """
-    if is_remote(data):
-        shards = _open_remote(data)
-    elif (Path(data) / FILE_NAME).is_file():
-        shards = Shards.open(Path(data))
+    if is_remote(data) or (Path(data) / FILE_NAME).is_file():
+        shards = Shards.open(data)
     else:
         shards = Shards.open(_packed(data))
     for split in ("trainA", "trainB"):
@@ -49,14 +47,6 @@ def open_data(data: str, mended: Path | None = None) -> Shards:
     if mended is None:
         check_files(shards)
     return shards
-
-
-def _open_remote(data: str) -> Shards:
-    """Shards at a URL; pictures at one are not packed, as the packing reads them twice."""
-    try:
-        return Shards.open(data)
-    except OSError as error:
-        raise UserError(f"--data {data}: cannot be read ({error.strerror})") from None
 
 
 def check_files(shards: Shards) -> None:

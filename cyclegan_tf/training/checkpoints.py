@@ -19,7 +19,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from cyclegan_tf.config import Config
+from cyclegan_tf.config import Config, all_settings, flag
 from cyclegan_tf.errors import UserError
 from cyclegan_tf.models.networks import Generators, build_generators
 from cyclegan_tf.reporting.files import write_atomically
@@ -280,15 +280,14 @@ def check_init_from(config: Config) -> Config:
         other = Config.load(Path(config.run.init_from))
     except UserError as error:
         raise UserError(f"{name}: {str(error).split(': ', 1)[-1]}") from None
-    resolved = [
+    ours, theirs = (
         each.replace(generator_blocks=each.generator_blocks()).flat() for each in (config, other)
-    ]
-    for flat, value in resolved[0].items():
-        if flat.startswith(("generator_", "discriminator_")) and value != resolved[1][flat]:
-            if flat == "discriminator_weight":  # a weight of the loss
-                continue
-            given = "--" + flat.replace("_", "-")
-            raise UserError(f"{name}: has {given} {resolved[1][flat]}, not {value}; give the same")
+    )
+    for section, flat, _ in all_settings():
+        if section in ("generator", "discriminator") and ours[flat] != theirs[flat]:
+            raise UserError(
+                f"{name}: has {flag(flat)} {theirs[flat]}, not {ours[flat]}; give the same"
+            )
     return other
 
 

@@ -48,5 +48,5 @@ def test_what_is_missing_is_named(remote):
         open_data(url)
     with pytest.raises(UserError, match=r"ram://nowhere/at/all: no manifest.json here"):
         open_data("ram://nowhere/at/all")
-    with pytest.raises(UserError, match=r"--data wrong://x: cannot be read \("):
+    with pytest.raises(UserError, match=r"wrong://x/manifest.json: cannot be read \("):
         open_data("wrong://x")
