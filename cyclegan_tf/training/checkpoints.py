@@ -56,22 +56,27 @@ class Checkpoints:
         return True
 
 
-def load_generators(run_dir: Path, config: Config, image_size: int | None = None) -> Generators:
+def load_generators(
+    run_dir: Path, config: Config, image_size: int | None = None, weights: str | None = None
+) -> Generators:
     """The generators of a run's newest checkpoint: the averages where the run keeps them.
 
     Args:
         run_dir: the run directory.
         config: its settings.
         image_size: side of the pictures; None for any height and width.
+        weights: "last" or "average" instead.
 
     Raises:
-        UserError: if there is no checkpoint or it cannot be read.
+        UserError: if there is no checkpoint, it cannot be read, or the run keeps no averages.
     """
+    if weights == "average" and not config.run.average:
+        raise UserError(f"--weights average: {run_dir} keeps none (--average 0); take last")
     path = tf.train.latest_checkpoint(str(Path(run_dir) / FOLDER))
     if path is None:
         raise UserError(f"--run-dir {run_dir}: no checkpoint there; train it first")
     generators = build_generators(config, image_size)
-    kind = "average" if config.run.average else "generator"
+    kind = "average" if config.run.average and weights != "last" else "generator"
     names = {f"{kind}_{direction}": model for direction, model in generators._asdict().items()}
     try:
         status = tf.train.Checkpoint(**names).restore(path).expect_partial()
@@ -81,6 +86,14 @@ def load_generators(run_dir: Path, config: Config, image_size: int | None = None
             f"{path}: does not hold this run's weights ({_first_line(error)})"
         ) from None
     return generators
+
+
+def newest_step(run_dir: Path) -> int:
+    """The steps that the newest checkpoint of a run holds."""
+    path = tf.train.latest_checkpoint(str(Path(run_dir) / FOLDER))
+    if path is None:
+        raise UserError(f"--run-dir {run_dir}: no checkpoint there; train it first")
+    return int(path.rsplit("-", 1)[1])
 
 
 def _tracked(state: TrainingState) -> dict[str, object]:
