@@ -138,8 +138,8 @@ def format_table(result: dict) -> str:
 
 
 _TITLES = {
-    "cycle": "cycle error (of 255)",
-    "identity": "identity error (of 255)",
+    "cycle_error": "cycle error (of 255)",
+    "identity_error": "identity error (of 255)",
     "mae": "MAE to the truth (of 255)",
     "psnr": "PSNR (dB)",
     "ssim": "SSIM",
@@ -148,8 +148,10 @@ _KINDS = {"fid": "FID", "kid": "KID × 1000", "distance": "feature distance"}
 
 
 def _title(name: str) -> str:
+    if name in _TITLES:
+        return _TITLES[name]
     kind, _, network = name.partition("_")
-    return f"{_KINDS[kind]} ({network.replace('_', '-')})" if network else _TITLES[name]
+    return f"{_KINDS[kind]} ({network.replace('_', '-')})"
 
 
 def _cell(name: str, scores: dict[str, float]) -> str:

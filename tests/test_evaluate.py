@@ -80,11 +80,11 @@ def refused(capsys, run_dir):
 
 def test_both_directions_are_scored_and_printed_with_their_protocol(evaluate):
     result, printed = evaluate()
-    names = {"cycle", "identity", "mae", "psnr", "ssim"}
+    names = {"cycle_error", "identity_error", "mae", "psnr", "ssim"}
     names |= {f"{kind}_inceptionv3" for kind in ("fid", "kid", "kid_sd", "distance")}
     for direction in ("ab", "ba"):
         assert set(result["scores"][direction]) == names
-        assert set(result["untranslated"][direction]) == names - {"cycle", "identity"}
+        assert set(result["untranslated"][direction]) == names - {"cycle_error", "identity_error"}
         assert "kid_inceptionv3" in result["real"][direction]
     assert result["step"] == 7
     assert "step 7, average weights" in printed

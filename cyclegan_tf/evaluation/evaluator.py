@@ -105,9 +105,9 @@ class Evaluator:
         """Scores both directions.
 
         Returns:
-            ``{"ab": scores, "ba": scores}``. Always ``cycle`` (real to translated and back) and
-            ``identity`` (a picture that is of the target domain already), mean absolute errors in
-            levels of 255. With a network ``fid_NAME``, ``kid_NAME`` and ``kid_sd_NAME`` against the
+            ``{"ab": scores, "ba": scores}``. Always ``cycle_error`` (real to translated and back) and
+            ``identity_error`` (a picture that is of the target domain already), mean absolute
+            errors in levels of 255. With a network ``fid_NAME``, ``kid_NAME`` and ``kid_sd_NAME`` against the
             test pictures of the target domain. With pairs, ``mae``, ``psnr`` and ``ssim`` against
             the truth, and ``distance_NAME`` with a network.
         """
@@ -160,8 +160,8 @@ class Evaluator:
 
     def _scores(self, found: _Pass, other: _Pass, target: str) -> Scores:
         scores = {
-            "cycle": float(np.concatenate(found.cycle).mean()),
-            "identity": float(np.concatenate(other.identity).mean()),
+            "cycle_error": float(np.concatenate(found.cycle).mean()),
+            "identity_error": float(np.concatenate(other.identity).mean()),
         }
         if self.network:
             features = np.concatenate(found.features)
