@@ -105,11 +105,11 @@ class Evaluator:
         """Scores both directions.
 
         Returns:
-            ``{"ab": scores, "ba": scores}``. Always ``cycle_error`` (real to translated and back) and
-            ``identity_error`` (a picture that is of the target domain already), mean absolute
-            errors in levels of 255. With a network ``fid_NAME``, ``kid_NAME`` and ``kid_sd_NAME`` against the
-            test pictures of the target domain. With pairs, ``mae``, ``psnr`` and ``ssim`` against
-            the truth, and ``distance_NAME`` with a network.
+            ``{"ab": scores, "ba": scores}``. Always ``cycle_error`` (real to translated and back)
+            and ``identity_error`` (a picture that is of the target domain already), mean absolute
+            errors in levels of 255. With a network ``fid_NAME``, ``kid_NAME`` and ``kid_sd_NAME``
+            against the test pictures of the target domain. With pairs, ``mae``, ``psnr`` and
+            ``ssim`` against the truth, and ``distance_NAME`` with a network.
         """
         a = self._pass("A", generators.ab, generators.ba)
         b = self._pass("B", generators.ba, generators.ab)
