@@ -52,7 +52,7 @@ def test_lite0_is_the_original(lite0, original, faces):
     assert found.shape == (len(faces), 1280)
     assert expected.max() > 1.0
     # Pillow resizes in integers, so pixels may differ by a level.
-    assert np.linalg.norm(found - expected) < 0.02 * np.linalg.norm(expected)
+    assert np.linalg.norm(found - expected) < 0.05 * np.linalg.norm(expected)
     exact = lite0.model(prepared(faces).permute(0, 2, 3, 1).numpy(), training=False)[0]
     np.testing.assert_allclose(exact, expected, atol=1e-4 * expected.max())
 
