@@ -23,6 +23,7 @@ from cyclegan_tf.errors import UserError
 
 _LARGEST = sys.float_info.max
 STRIDE = 4  # At most two stride-2 convolutions lie before the generator's residual blocks.
+FEATURE_NETWORKS = ("inceptionv3", "efficientnet-lite0")
 
 
 def setting(

@@ -221,16 +221,18 @@ def _introduce(config: Config, run_dir: Path, training, precision: str) -> None:
 
 def _finish(training, run_dir: Path, export_dir: Path) -> None:
     """Exports, scores where there is a truth, and prints the closing lines."""
-    from cyclegan_tf.evaluation.paired import score_test_pairs
+    from cyclegan_tf.evaluation.evaluator import Evaluator
     from cyclegan_tf.exporting.saved_model import export_saved_models
 
     exports = export_saved_models(run_dir, export_dir)
     print(f"\nDone: {training.total} steps.")
     if training.shards.manifest.paired:
         size = training.config.data.image_size
-        scores = score_test_pairs(training.shards, training.state.shown_generators(), size)
+        evaluator = Evaluator(training.shards, size, None, paired=True)
+        scores = evaluator.evaluate(training.state.shown_generators())
+        without = evaluator.baselines()["untranslated"]
         for direction, name in (("ab", "A to B"), ("ba", "B to A")):
-            print(_score_line(name, scores[direction]))
+            print(_score_line(name, scores[direction], without[direction]))
     print(f"Pictures:  {run_dir / 'samples'}")
     print(f"Report:    {run_dir / 'report.html'}")
     for path in exports:
@@ -239,8 +241,7 @@ def _finish(training, run_dir: Path, export_dir: Path) -> None:
     print(f"  {_command('translate', '--run-dir', run_dir, 'photo.jpg', '--output', 'translated')}")
 
 
-def _score_line(name: str, scores: dict[str, dict[str, float]]) -> str:
-    ours, without = scores["translated"], scores["untranslated"]
+def _score_line(name: str, ours: dict[str, float], without: dict[str, float]) -> str:
     return (
         f"{name}, against the true test portraits: mean absolute error {ours['mae']:.1f} of 255 "
         f"(untranslated {without['mae']:.1f}), "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from pathlib import Path
 
@@ -45,6 +46,12 @@ def pack_demo(folder: Path, train: int = 4, test: int = 3) -> Shards:
         patch.setattr(portraits, "demo_items", few_people(train, test))
         build("demo", folder, workers=1, quiet=True)
     return Shards.open(folder)
+
+
+def with_shards_of(shards: Shards, split: str, change) -> Shards:
+    """The data set with the row of one split's shards changed."""
+    splits = {**shards.manifest.splits, split: change(shards.manifest.splits[split])}
+    return Shards(shards.folder, dataclasses.replace(shards.manifest, splits=splits))
 
 
 def saved_state(run_dir: Path) -> dict[str, np.ndarray]:

@@ -128,7 +128,9 @@ def batch_names(
     return names
 
 
-def test_images(shards: Shards, split: str, image_size: int, limit: int = -1) -> tf.data.Dataset:
+def test_images(
+    shards: Shards, split: str, image_size: int, limit: int = -1, method: str = "bilinear"
+) -> tf.data.Dataset:
     """The pictures of one split in the shards' order, resized without cropping.
 
     Args:
@@ -136,14 +138,15 @@ def test_images(shards: Shards, split: str, image_size: int, limit: int = -1) ->
         split: "testA", "testB", "trainA" or "trainB".
         image_size: side to which height and width are brought.
         limit: at most so many; -1 for all.
+        method: the resize filter, with its low-pass: "bilinear" as in training, or "bicubic".
 
     Returns:
         (image, filename): float32 [image_size, image_size, 3] in [-1, 1] and a string.
     """
 
     def load(example: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        pixels = _resize(decode(example["image"]), (image_size, image_size))
-        return to_range(pixels), example["filename"]
+        pixels = _resize(decode(example["image"]), (image_size, image_size), method)
+        return to_range(tf.clip_by_value(pixels, 0.0, 255.0)), example["filename"]
 
     return _records(shards, split).take(limit).map(load, num_parallel_calls=tf.data.AUTOTUNE)
 
@@ -267,6 +270,6 @@ def _at_least(pixels: tf.Tensor, size: int) -> tf.Tensor:
     )
 
 
-def _resize(pixels: tf.Tensor, size) -> tf.Tensor:
-    """Bilinear, with the low-pass filter that shrinking needs."""
-    return tf.image.resize(pixels, size, method="bilinear", antialias=True)
+def _resize(pixels: tf.Tensor, size, method: str = "bilinear") -> tf.Tensor:
+    """With the low-pass filter that shrinking needs."""
+    return tf.image.resize(pixels, size, method=method, antialias=True)

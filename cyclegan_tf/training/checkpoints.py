@@ -233,23 +233,33 @@ def best_step(folder: Path) -> int | None:
     return step if type(step) is int and step in steps_saved(folder) else None
 
 
-def load_generators(run_dir: Path, config: Config, image_size: int | None = None) -> Generators:
+def load_generators(
+    run_dir: Path, config: Config, image_size: int | None = None, weights: str | None = None
+) -> Generators:
     """The generators of a run's newest checkpoint: the averages where the run keeps them.
 
     Args:
         run_dir: the run directory.
         config: its settings.
         image_size: side of the pictures; None for any height and width.
+        weights: "last" or "average" instead.
 
     Raises:
-        UserError: if there is no checkpoint or it cannot be read.
+        UserError: if there is no checkpoint, it cannot be read, or the run keeps no averages.
     """
+    if weights == "average" and not config.run.average:
+        raise UserError(f"--weights average: {run_dir} keeps none (--average 0); take last")
     found = _newest(run_dir)
     generators = build_generators(config, image_size)
-    kind = "average" if config.run.average else "generator"
+    kind = "average" if config.run.average and weights != "last" else "generator"
     models = {f"{kind}_{direction}": model for direction, model in generators._asdict().items()}
     _load_models(found, models)
     return generators
+
+
+def newest_step(run_dir: Path) -> int:
+    """The steps that the newest checkpoint of a run holds; UserError if there is none."""
+    return _newest(run_dir).step
 
 
 def start_from(state: TrainingState, config: Config) -> None:

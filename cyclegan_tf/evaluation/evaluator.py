@@ -1,0 +1,226 @@
+"""Scores of two generators over the test pictures, both ways, with the protocol they follow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import tensorflow as tf
+
+from cyclegan_tf.data.pipeline import Shards, test_images, to_pixels
+from cyclegan_tf.errors import UserError
+from cyclegan_tf.evaluation.features import FeatureNetwork
+from cyclegan_tf.evaluation.metrics import (
+    KID_SUBSETS,
+    frechet_distance,
+    kernel_distance,
+    kid_subset_size,
+    paired_scores,
+)
+from cyclegan_tf.models.networks import Generators
+
+Scores = dict[str, float]
+
+RESIZE = "bicubic"  # of the test pictures to the training's size
+_BATCH = 8
+_LEVELS = 127.5  # levels of 255 in a unit of [-1, 1]
+
+
+@dataclass
+class _Pass:
+    """What one pass over the pictures of a domain yields."""
+
+    translated: list[np.ndarray] = field(default_factory=list)  # uint8 batches, if kept
+    features: list[np.ndarray] = field(default_factory=list)
+    cycle: list[np.ndarray] = field(default_factory=list)
+    identity: list[np.ndarray] = field(default_factory=list)
+
+
+class Evaluator:
+    """Evaluates generators on the same test pictures every time.
+
+    Args:
+        shards: the data set, with a test split of at least 4 pictures a domain if there is a
+            feature network, and of 1 without.
+        image_size: side of the pictures.
+        network: what FID and KID are taken with; None leaves them out.
+        max_images: at most so many pictures of each domain, the first ones; 0 for all.
+        paired: whether to compare with the truth: pictures of equal file names show the same.
+
+    Raises:
+        UserError: if there are too few test pictures, or they are not paired and should be.
+    """
+
+    def __init__(
+        self,
+        shards: Shards,
+        image_size: int,
+        network: FeatureNetwork | None,
+        *,
+        max_images: int = 0,
+        paired: bool = False,
+    ) -> None:
+        self.shards, self.image_size = shards, image_size
+        self.network, self.paired = network, paired
+        self.limit = max_images or -1
+        self.counts = {domain: self._count(domain) for domain in "AB"}
+        if paired:
+            self._check_names()
+
+    def _count(self, domain: str) -> int:
+        present = self.shards.manifest.count(f"test{domain}")
+        count = min(present, self.limit) if self.limit > 0 else present
+        least = 4 if self.network else 1
+        if count < least:
+            raise UserError(
+                f"{self.shards.folder}: {count} test picture(s) of {domain} to evaluate; "
+                f"at least {least} are needed"
+            )
+        return count
+
+    def _check_names(self) -> None:
+        a, b = (sorted(self._names(domain)) for domain in "AB")
+        if a != b:
+            raise UserError(
+                f"{self.shards.folder}: testA and testB do not hold the same file names"
+            )
+
+    def protocol(self) -> dict[str, object]:
+        """What the scores depend on, for people and for JSON."""
+        size = self.image_size
+        told: dict[str, object] = {
+            "pictures": f"{self.counts['A']} of testA, {self.counts['B']} of testB",
+            "resize": f"{RESIZE} to {size}",
+        }
+        if self.network:
+            told["features"] = self.network.name
+            told["resize"] = f"{RESIZE} to {size}, then {self.network.resize}"
+            subset = kid_subset_size(self.counts["A"], self.counts["B"])
+            told["kid"] = f"{KID_SUBSETS} subsets of {subset}"
+        return told
+
+    def evaluate(self, generators: Generators) -> dict[str, Scores]:
+        """Scores both directions.
+
+        Returns:
+            ``{"ab": scores, "ba": scores}``. Always ``cycle_error`` (real to translated and back)
+            and ``identity_error`` (a picture that is of the target domain already), mean absolute
+            errors in levels of 255. With a network ``fid_NAME``, ``kid_NAME`` and ``kid_sd_NAME``
+            against the test pictures of the target domain. With pairs, ``mae``, ``psnr`` and
+            ``ssim`` against the truth, and ``distance_NAME`` with a network.
+        """
+        a = self._pass("A", generators.ab, generators.ba)
+        b = self._pass("B", generators.ba, generators.ab)
+        return {"ab": self._scores(a, b, "B"), "ba": self._scores(b, a, "A")}
+
+    def baselines(self) -> dict[str, dict[str, Scores]]:
+        """Scores to compare with.
+
+        Returns:
+            ``{"untranslated": {"ab": scores, "ba": scores}, "real": {…}}``: of the source pictures
+            as they are, and (FID and KID only) of as many training pictures of the target domain.
+        """
+        found: dict[str, dict[str, Scores]] = {"untranslated": {}, "real": {}}
+        for source, target in ("AB", "BA"):
+            direction = f"{source}{target}".lower()
+            features = self._real_features[source] if self.network else None
+            scores = self._distribution_scores(features, target)
+            if self.paired:
+                scores.update(self._truth_scores(self._in_order(source), target))
+            found["untranslated"][direction] = scores
+            if self.network:
+                limit = self.counts[target]
+                other = self._features(self._pixels(f"train{target}", limit))
+                if len(other) >= 4:
+                    found["real"][direction] = self._distribution_scores(other, target)
+        return found
+
+    def _pass(self, domain: str, forward, backward) -> _Pass:
+        """Translates a domain's pictures, and back, and through the other generator."""
+
+        @tf.function
+        def translate(real):
+            fake = forward(real, training=False)
+            there_and_back = backward(fake, training=False)
+            return fake, _error(there_and_back, real), _error(backward(real, training=False), real)
+
+        found = _Pass()
+        for real, _ in self._images(f"test{domain}").batch(_BATCH):
+            fake, cycle, identity = translate(real)
+            pixels = to_pixels(fake).numpy()
+            found.cycle.append(cycle.numpy())
+            found.identity.append(identity.numpy())
+            if self.network:
+                found.features.append(self.network.features(pixels))
+            if self.paired:
+                found.translated.append(pixels)
+        return found
+
+    def _scores(self, found: _Pass, other: _Pass, target: str) -> Scores:
+        scores = {
+            "cycle_error": float(np.concatenate(found.cycle).mean()),
+            "identity_error": float(np.concatenate(other.identity).mean()),
+        }
+        if self.network:
+            features = np.concatenate(found.features)
+            scores.update(self._distribution_scores(features, target))
+        if self.paired:
+            source = "A" if target == "B" else "B"
+            translated = np.concatenate(found.translated)[np.argsort(self._names(source))]
+            scores.update(self._truth_scores(translated, target))
+        return scores
+
+    def _distribution_scores(self, features: np.ndarray | None, target: str) -> Scores:
+        if self.network is None:
+            return {}
+        reference, key = self._real_features[target], self.network.key
+        mean, deviation = kernel_distance(features, reference)
+        return {
+            f"fid_{key}": frechet_distance(features, reference),
+            f"kid_{key}": mean,
+            f"kid_sd_{key}": deviation,
+        }
+
+    def _truth_scores(self, pixels: np.ndarray, target: str) -> Scores:
+        """Scores of pictures in the order of their names."""
+        truth = self._in_order(target)
+        scores = paired_scores(pixels, truth)
+        if self.network:
+            parts = range(0, len(truth), _BATCH)
+            distances = [
+                self.network.distances(pixels[i : i + _BATCH], truth[i : i + _BATCH]) for i in parts
+            ]
+            scores[f"distance_{self.network.key}"] = float(np.concatenate(distances).mean())
+        return scores
+
+    @cached_property
+    def _real_features(self) -> dict[str, np.ndarray]:
+        return {
+            domain: self._features(self._pixels(f"test{domain}", self.limit)) for domain in "AB"
+        }
+
+    def _features(self, batches: Iterator[np.ndarray]) -> np.ndarray:
+        return np.concatenate([self.network.features(batch) for batch in batches])
+
+    def _names(self, domain: str) -> list[bytes]:
+        return [name.numpy() for _, name in self._images(f"test{domain}")]
+
+    def _in_order(self, domain: str) -> np.ndarray:
+        """The test pictures in the order of their names: shards are in the order of a hash."""
+        pixels = np.concatenate(list(self._pixels(f"test{domain}", self.limit)))
+        return pixels[np.argsort(self._names(domain))]
+
+    def _images(self, split: str) -> tf.data.Dataset:
+        return test_images(self.shards, split, self.image_size, self.limit, RESIZE)
+
+    def _pixels(self, split: str, limit: int) -> Iterator[np.ndarray]:
+        """uint8 batches of a split."""
+        images = test_images(self.shards, split, self.image_size, limit, RESIZE).batch(_BATCH)
+        return (to_pixels(batch).numpy() for batch, _ in images)
+
+
+def _error(images: tf.Tensor, real: tf.Tensor) -> tf.Tensor:
+    """Mean absolute error of each picture in levels of 255."""
+    return _LEVELS * tf.reduce_mean(tf.abs(images - real), axis=[1, 2, 3])

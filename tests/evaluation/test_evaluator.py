@@ -1,0 +1,184 @@
+"""The evaluator: each score against a computation of its own, on generators of known behaviour."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from tensorflow import keras
+
+from cyclegan_tf.data import portraits
+from cyclegan_tf.data.pipeline import Shards
+from cyclegan_tf.errors import UserError
+from cyclegan_tf.evaluation.evaluator import Evaluator
+from cyclegan_tf.evaluation.features import FeatureNetwork
+from cyclegan_tf.evaluation.metrics import frechet_distance, kernel_distance, paired_scores
+from cyclegan_tf.models.networks import Generators
+from tests.tiny import pack_charts, pack_demo, with_shards_of
+
+PEOPLE, SIZE = 10, 32  # more than are translated at once
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory) -> Shards:
+    return pack_demo(tmp_path_factory.mktemp("data") / "shards", train=12, test=PEOPLE)
+
+
+@pytest.fixture(scope="module")
+def network() -> FeatureNetwork:
+    """Features that one can compute by hand: the means of the four quarters of 8 × 8 pixels."""
+    image = keras.Input((8, 8, 3))
+    pooled = keras.layers.Flatten()(keras.layers.AveragePooling2D(4)(image))
+    model = keras.Model(image, [pooled, image])
+    return FeatureNetwork("quarters", 8, model, lambda pixels: pixels / 255.0)
+
+
+@pytest.fixture(scope="module")
+def people() -> dict[str, np.ndarray]:
+    """The test pictures in the order of their names, without the shards: uint8 [n, 32, 32, 3]."""
+    items = portraits.demo_items(size=32, train=12, test=PEOPLE)
+    return {
+        split: np.stack(
+            [
+                np.asarray(Image.open(io.BytesIO(item.encode())))
+                for item in items
+                if item.split == split
+            ]
+        )
+        for split in portraits.SPLITS
+    }
+
+
+def quarters(images: np.ndarray) -> np.ndarray:
+    """What ``network`` sees in uint8 pictures, by another way."""
+    small = tf.image.resize(images, (8, 8), method="bicubic", antialias=True)
+    small = np.clip(np.round(small), 0, 255) / 255
+    return small.reshape(-1, 2, 4, 2, 4, 3).mean(axis=(2, 4)).reshape(-1, 12)
+
+
+def darker(images: tf.Tensor, training: bool) -> tf.Tensor:
+    """Takes 20 levels from each channel."""
+    assert not training
+    return images - 20 / 127.5
+
+
+def brighter(images: tf.Tensor, training: bool) -> tf.Tensor:
+    assert not training
+    return images + 30 / 127.5
+
+
+def lookup(source: np.ndarray, target: np.ndarray):
+    """A generator that has learnt by heart what becomes of each picture of ``source``."""
+
+    def translate(images: tf.Tensor, training: bool) -> tf.Tensor:
+        differences = tf.abs(images[:, tf.newaxis] - source[tf.newaxis])
+        nearest = tf.argmin(tf.reduce_sum(differences, axis=[2, 3, 4]), axis=1)
+        return tf.gather(tf.constant(target), nearest)
+
+    return translate
+
+
+def keep(images: tf.Tensor, training: bool) -> tf.Tensor:
+    return images
+
+
+def test_cycle_and_identity_errors_are_levels_of_each_direction(shards):
+    scores = Evaluator(shards, SIZE, None).evaluate(Generators(darker, brighter))
+    assert scores == {
+        "ab": {
+            "cycle_error": pytest.approx(10, rel=1e-4),
+            "identity_error": pytest.approx(20, rel=1e-4),
+        },
+        "ba": {
+            "cycle_error": pytest.approx(10, rel=1e-4),
+            "identity_error": pytest.approx(30, rel=1e-4),
+        },
+    }
+
+
+def test_fid_and_kid_are_those_of_the_translated_against_the_real_target(shards, network, people):
+    scores = Evaluator(shards, SIZE, network).evaluate(Generators(darker, brighter))
+    moved = {
+        "ab": np.clip(people["testA"].astype(int) - 20, 0, 255).astype(np.uint8),
+        "ba": np.clip(people["testB"].astype(int) + 30, 0, 255).astype(np.uint8),
+    }
+    for direction, target in (("ab", "testB"), ("ba", "testA")):
+        one, other = quarters(moved[direction]), quarters(people[target])
+        found = scores[direction]
+        assert found["fid_quarters"] == pytest.approx(frechet_distance(one, other), rel=1e-3)
+        # The order of the pictures, and with it the subsets, is that of the shards.
+        mean, deviation = kernel_distance(one, other, subsets=2000)
+        assert found["kid_quarters"] == pytest.approx(mean, abs=0.3 * deviation)
+        assert found["kid_sd_quarters"] == pytest.approx(deviation, rel=0.3)
+
+
+def test_scores_against_the_truth_do_not_depend_on_the_order(shards, network, people):
+    scores = Evaluator(shards, SIZE, network, paired=True).evaluate(Generators(keep, keep))
+    for direction in ("ab", "ba"):
+        expected = paired_scores(people["testA"], people["testB"])
+        distance = network.distances(people["testA"], people["testB"]).mean()
+        assert expected["mae"] > 1.0
+        found = {name: scores[direction][name] for name in expected}
+        assert found == pytest.approx(expected, rel=1e-4)
+        assert scores[direction]["distance_quarters"] == pytest.approx(distance, rel=1e-4)
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["as packed", "B backwards"])
+def test_pictures_are_paired_by_name_whatever_their_order(shards, people, order):
+    a, b = (
+        images.astype(np.float32) / 127.5 - 1.0 for images in (people["testA"], people["testB"])
+    )
+    read = with_shards_of(shards, "testB", lambda row: row[::order])
+    scores = Evaluator(read, SIZE, None, paired=True).evaluate(
+        Generators(lookup(a, b), lookup(b, a))
+    )
+    for direction in ("ab", "ba"):
+        assert scores[direction]["mae"] == 0.0
+        assert scores[direction]["ssim"] == pytest.approx(1.0)
+
+
+def test_baselines_are_the_untranslated_and_other_real_pictures(shards, network, people):
+    evaluator = Evaluator(shards, SIZE, network, paired=True)
+    kept = evaluator.evaluate(Generators(keep, keep))
+    baselines = evaluator.baselines()
+    for direction, target in (("ab", "B"), ("ba", "A")):
+        untranslated = baselines["untranslated"][direction]
+        assert untranslated == pytest.approx({name: kept[direction][name] for name in untranslated})
+        real = baselines["real"][direction]
+        assert set(real) == {"fid_quarters", "kid_quarters", "kid_sd_quarters"}
+        # As many training pictures as test pictures, whichever the shards begin with.
+        every = frechet_distance(
+            quarters(people[f"train{target}"]), quarters(people[f"test{target}"])
+        )
+        assert real["fid_quarters"] == pytest.approx(every, rel=0.5)
+        assert real["kid_quarters"] < untranslated["kid_quarters"]
+
+
+def test_fewer_pictures_are_the_first_ones(shards, network):
+    few = Evaluator(shards, SIZE, network, max_images=5)
+    assert few.protocol() == {
+        "pictures": "5 of testA, 5 of testB",
+        "resize": "bicubic to 32, then bicubic to 8",
+        "features": "quarters",
+        "kid": "100 subsets of 2",
+    }
+    kept = few.evaluate(Generators(keep, keep))["ab"]
+    every = Evaluator(shards, SIZE, network).evaluate(Generators(keep, keep))["ab"]
+    assert kept["cycle_error"] == 0.0
+    assert kept["fid_quarters"] != pytest.approx(every["fid_quarters"], rel=1e-3)
+
+
+def test_too_few_pictures_are_refused(tmp_path, network):
+    shards = pack_charts(tmp_path, trainA=4, trainB=4, testA=4, testB=3)
+    with pytest.raises(UserError, match=r"3 test picture\(s\) of B .* at least 4 are needed"):
+        Evaluator(shards, 16, network)
+    assert Evaluator(shards, 16, None).protocol()["pictures"] == "4 of testA, 3 of testB"
+
+
+def test_pairs_with_other_names_are_refused(tmp_path):
+    fewer = pack_charts(tmp_path, trainA=4, trainB=4, testA=4, testB=3)
+    with pytest.raises(UserError, match="testA and testB do not hold the same file names"):
+        Evaluator(fewer, 16, None, paired=True)

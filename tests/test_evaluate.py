@@ -1,0 +1,148 @@
+"""The command cyclegan_tf.evaluate on a real run: its table, its JSON and its errors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+from tensorflow import keras
+
+from cyclegan_tf import evaluate as command
+from cyclegan_tf.errors import run_command
+from cyclegan_tf.evaluation import features
+from cyclegan_tf.evaluation.features import FeatureNetwork
+from cyclegan_tf.training.checkpoints import Checkpoints
+from cyclegan_tf.training.run_directory import create_run_directory
+from cyclegan_tf.training.state import TrainingState
+from tests.tiny import pack_demo
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory, tiny_config, mirrored) -> Path:
+    """A run on the demo at its step 7, whose averages are not its weights."""
+    folder = tmp_path_factory.mktemp("run")
+    shards = pack_demo(folder / "shards", train=5, test=4)
+    config = tiny_config("demo", data=str(shards.folder))
+    create_run_directory(folder / "run", config)
+    state = TrainingState(config, mirrored(1), "float32")
+    state.step.assign(7)
+    for weight in state.average_variables():
+        weight.assign(2.0 * weight + 0.1)
+    Checkpoints(state, folder / "run", 1).save()
+    return folder / "run"
+
+
+@pytest.fixture(autouse=True)
+def small_network(monkeypatch):
+    """The feature network, replaced by a quick one: the real ones have tests of their own."""
+    image = keras.Input((8, 8, 3))
+    pooled = keras.layers.Flatten()(keras.layers.AveragePooling2D(4)(image))
+    model = keras.Model(image, [pooled, image])
+
+    def load(name, weights=None):
+        return FeatureNetwork(name, 8, model, lambda pixels: pixels / 255.0)
+
+    monkeypatch.setattr(features, "load_feature_network", load)
+
+
+@pytest.fixture
+def evaluate(run_dir, tmp_path, capsys):
+    """A function: what the command writes and prints."""
+
+    def run(*arguments: object) -> tuple[dict, str]:
+        path = tmp_path / "scores.json"
+        texts = ["--run-dir", run_dir, "--output", path, *arguments]
+        assert command.main([str(text) for text in texts]) == 0
+        return json.loads(path.read_text()), capsys.readouterr().out
+
+    return run
+
+
+@pytest.fixture
+def refused(capsys, run_dir):
+    """A function: runs the command, which must say one line and exit with 2."""
+
+    def run(*arguments: object) -> str:
+        before = sorted(run_dir.rglob("*"))
+        with pytest.raises(SystemExit) as caught:
+            run_command(lambda _: command.main([str(argument) for argument in arguments]))
+        assert caught.value.code == 2
+        assert sorted(run_dir.rglob("*")) == before
+        line = capsys.readouterr().err.strip()
+        assert line.startswith("error: ")
+        assert "\n" not in line
+        return line
+
+    return run
+
+
+def test_both_directions_are_scored_and_printed_with_their_protocol(evaluate):
+    result, printed = evaluate()
+    names = {"cycle_error", "identity_error", "mae", "psnr", "ssim"}
+    names |= {f"{kind}_inceptionv3" for kind in ("fid", "kid", "kid_sd", "distance")}
+    for direction in ("ab", "ba"):
+        assert set(result["scores"][direction]) == names
+        assert set(result["untranslated"][direction]) == names - {"cycle_error", "identity_error"}
+        assert "kid_inceptionv3" in result["real"][direction]
+    assert result["step"] == 7
+    assert "step 7, average weights" in printed
+    for text in ("4 of testA, 4 of testB", "bicubic to 16, then bicubic to 8", "100 subsets of 2"):
+        assert text in printed
+    mae, kid = (result["scores"]["ba"][name] for name in ("mae", "kid_inceptionv3"))
+    (row,) = [line for line in printed.splitlines() if line.startswith("MAE to the truth")]
+    assert row.split()[6:] == [  # of B to A
+        f"{result[kind][d]['mae']:.1f}" for d in ("ab", "ba") for kind in ("scores", "untranslated")
+    ]
+    assert f"{mae:.1f}" in row
+    (row,) = [line for line in printed.splitlines() if line.startswith("KID × 1000 (inceptionv3)")]
+    assert f"{1000 * kid:.1f} ± " in row
+    assert "FID (inceptionv3)" in printed
+
+
+def test_weights_are_the_averages_unless_the_last_are_asked_for(evaluate):
+    average, _ = evaluate("--weights", "average")
+    assert evaluate()[0]["scores"] == average["scores"]
+    last, printed = evaluate("--weights", "last")
+    assert last["scores"] != average["scores"]
+    assert "last weights" in printed
+
+
+def test_figures_carry_the_name_of_their_network(evaluate):
+    result, printed = evaluate("--features", "efficientnet-lite0", "--max-images", 4)
+    assert "fid_efficientnet_lite0" in result["scores"]["ab"]
+    assert "FID (efficientnet-lite0)" in printed
+    assert result["protocol"]["features"] == "efficientnet-lite0"
+
+
+def test_other_pictures_may_be_named(evaluate, tmp_path):
+    from tests.tiny import pack_charts
+
+    shards = pack_charts(tmp_path, trainA=4, trainB=4, testA=5, testB=6)
+    result, _ = evaluate("--data", shards.folder)
+    assert result["protocol"]["pictures"] == "5 of testA, 6 of testB"
+    assert "mae" not in result["scores"]["ab"]
+
+
+def test_the_json_goes_into_the_run_under_a_name_of_its_own(run_dir, capsys):
+    assert command.main(["--run-dir", str(run_dir), "--weights", "last"]) == 0
+    path = run_dir / "evaluation-0000007-last-inceptionv3.json"
+    assert json.loads(path.read_text())["weights"] == "last"
+    assert str(path) in capsys.readouterr().out
+
+
+def test_errors_are_one_line(refused, run_dir, tmp_path):
+    assert "no run there" in refused("--run-dir", tmp_path)
+    assert "--max-images 3: must be 0 (all) or at least 4" in refused(
+        "--run-dir", run_dir, "--max-images", 3
+    )
+    assert "--weights" in refused("--run-dir", run_dir, "--weights", "newest")
+    assert "--features" in refused("--run-dir", run_dir, "--features", "vgg")
+
+
+def test_averages_that_are_not_there_are_refused(tmp_path, tiny_config, refused):
+    create_run_directory(tmp_path / "run", tiny_config("demo", average=0.0))
+    said = refused("--run-dir", tmp_path / "run", "--weights", "average")
+    assert "--weights average" in said
+    assert tf.train.latest_checkpoint(str(tmp_path)) is None
