@@ -20,6 +20,7 @@ from cyclegan_tf.data.sources import check_files
 from cyclegan_tf.errors import UserError
 from cyclegan_tf.reporting.files import write_atomically
 from tfrecords_tools.manifest import Shard
+from tfrecords_tools.paths import AnyPath
 from tfrecords_tools.schema import parse_example
 
 FOLDER = "mended_shards"
@@ -63,17 +64,27 @@ def mend(shards: Shards, allowance: int) -> list[Damage]:
         What was found now; empty if every record is sound.
 
     Raises:
-        UserError: if a shard is missing or has no sound record, or more is broken than allowed.
-            Nothing is written then.
+        UserError: if a shard is missing, a split has no sound record, or more is broken than
+            allowed. Nothing is written then.
     """
     found: list[Damage] = []
     mended: dict[str, bytes] = {}
-    for shard in (shard for entries in shards.manifest.splits.values() for shard in entries):
-        path = shards.path(shard)
-        if not _is_sound(path, shard):
-            records, damages = _sound_records(path, shard)
-            mended[shard.file] = b"".join(_filled(records, shard, path))
-            found += damages
+    for split, entries in shards.manifest.splits.items():
+        sound, broken = [], {}
+        for shard in entries:
+            path = shards.path(shard)
+            if _is_sound(path, shard):
+                sound.append(path)
+            else:
+                broken[shard.file], damages = _sound_records(path, shard)
+                found += damages
+        spare = _first_sound(sound, broken) if broken else None
+        if broken and spare is None:
+            raise UserError(
+                f"{shards.folder}: no record of {split} can be read; build the shards again, and the "
+                "same command goes on from the last checkpoint"
+            )
+        mended.update({name: b"".join(_filled(each, spare)) for name, each in broken.items()})
     before = _left_out(shards.mended)
     if len(before) + len(found) > allowance:
         raise UserError(
@@ -89,7 +100,7 @@ def mend(shards: Shards, allowance: int) -> list[Damage]:
     return found
 
 
-def _is_sound(path: Path, shard: Shard) -> bool:
+def _is_sound(path: AnyPath, shard: Shard) -> bool:
     """Whether every record can be read, parsed and decoded, and none is missing."""
     if not path.is_file():
         raise UserError(
@@ -107,7 +118,7 @@ def _check(serialized: tf.Tensor) -> tf.Tensor:
     return tf.shape(decode(parse_example(serialized)["image"]))
 
 
-def _sound_records(path: Path, shard: Shard) -> tuple[list[bytes | None], list[Damage]]:
+def _sound_records(path: AnyPath, shard: Shard) -> tuple[list[bytes | None], list[Damage]]:
     """The framed records of a damaged shard, None for each that is broken, and what is broken."""
     records: list[bytes | None] = []
     damages: list[Damage] = []
@@ -148,14 +159,20 @@ def _reason(frame: bytes, path: Path) -> str | None:
     return None
 
 
-def _filled(records: list[bytes | None], shard: Shard, path: Path) -> list[bytes]:
-    """The records with the nearest sound one before, or else after, in place of a broken one."""
-    last = next((record for record in records if record is not None), None)
-    if last is None:
-        raise UserError(
-            f"{path}: none of its {shard.examples} records can be read; build the shards again, "
-            "and the same command goes on from the last checkpoint"
-        )
+def _first_sound(sound: list[AnyPath], broken: dict[str, list[bytes | None]]) -> bytes | None:
+    """Some sound record of a split, the first of its first sound shard if there is one."""
+    for path in sound:
+        for frame in _frames(path.read_bytes()):
+            return frame
+    return next((one for records in broken.values() for one in records if one is not None), None)
+
+
+def _filled(records: list[bytes | None], spare: bytes) -> list[bytes]:
+    """The records with the nearest sound one before in place of a broken one.
+
+    Before the first sound one it is the one after, and in a shard without any the spare.
+    """
+    last = next((record for record in records if record is not None), spare)
     filled = []
     for record in records:
         last = last if record is None else record

@@ -121,10 +121,19 @@ def test_the_allowance_is_for_the_whole_run(shards, tmp_path):
     assert len(mend(shards, 2)) == 1
 
 
-def test_a_shard_without_a_sound_record_and_one_that_is_gone_are_named(shards):
+def test_a_record_of_another_shard_stands_in_for_a_whole_one(sound, tmp_path):
+    build(str(sound.parent / "pictures"), tmp_path / "five", shards=5, workers=1, quiet=True)
+    shards = replace(Shards.open(tmp_path / "five"), mended=tmp_path / "run" / FOLDER)
+    right = names(shards)
+    shards.paths("trainA")[1].write_bytes(b"x" * 100)
+    assert len(mend(shards, 1)) == 1
+    assert names(shards) == [right[0], right[0], *right[2:]]
+
+
+def test_a_split_without_a_sound_record_and_a_shard_that_is_gone_are_named(shards):
     path = shards.paths("testB")[0]
     path.write_bytes(b"x" * 100)
-    with pytest.raises(UserError, match=f"{path}: none of its 2 records can be read"):
+    with pytest.raises(UserError, match=r"no record of testB can be read"):
         mend(shards, 100)
     path.unlink()
     with pytest.raises(UserError, match=f"{path}: is missing"):
