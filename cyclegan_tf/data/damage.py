@@ -81,8 +81,8 @@ def mend(shards: Shards, allowance: int) -> list[Damage]:
         spare = _first_sound(sound, broken) if broken else None
         if broken and spare is None:
             raise UserError(
-                f"{shards.folder}: no record of {split} can be read; build the shards again, and the "
-                "same command goes on from the last checkpoint"
+                f"{shards.folder}: no record of {split} can be read; build the shards again, and "
+                "the same command goes on from the last checkpoint"
             )
         mended.update({name: b"".join(_filled(each, spare)) for name, each in broken.items()})
     before = _left_out(shards.mended)
