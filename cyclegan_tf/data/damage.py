@@ -69,35 +69,46 @@ def mend(shards: Shards, allowance: int) -> list[Damage]:
     """
     found: list[Damage] = []
     mended: dict[str, bytes] = {}
-    for split, entries in shards.manifest.splits.items():
-        sound, broken = [], {}
-        for shard in entries:
-            path = shards.path(shard)
-            if _is_sound(path, shard):
-                sound.append(path)
-            else:
-                broken[shard.file], damages = _sound_records(path, shard)
-                found += damages
-        spare = _first_sound(sound, broken) if broken else None
-        if broken and spare is None:
-            raise UserError(
-                f"{shards.folder}: no record of {split} can be read; build the shards again, and "
-                "the same command goes on from the last checkpoint"
-            )
-        mended.update({name: b"".join(_filled(each, spare)) for name, each in broken.items()})
-    before = _left_out(shards.mended)
-    if len(before) + len(found) > allowance:
+    for split in shards.manifest.splits:
+        content, damages = _mended(shards, split)
+        mended.update(content)
+        found += damages
+    everything = list(dict.fromkeys(_left_out(shards.mended) + found))
+    if len(everything) > allowance:
         raise UserError(
-            f"{shards.folder}: {len(before) + len(found)} records are broken, more than "
-            f"--max-damaged {allowance}, the first being {(before + found)[0]}; build the shards "
-            "again, and the same command goes on from the last checkpoint"
+            f"{shards.folder}: {len(everything)} records are broken, more than "
+            f"--max-damaged {allowance}, the first being {everything[0]}; build the shards again, "
+            "and the same command goes on from the last checkpoint"
         )
+    if found:
+        text = json.dumps([asdict(damage) for damage in everything], indent=1)
+        write_atomically(shards.mended / _LIST, text.encode())
     for name, content in mended.items():
         write_atomically(shards.mended / name, content)
-    if found:
-        text = json.dumps([asdict(damage) for damage in before + found], indent=1)
-        write_atomically(shards.mended / _LIST, text.encode())
     return found
+
+
+def _mended(shards: Shards, split: str) -> tuple[dict[str, bytes], list[Damage]]:
+    """The content for each damaged shard of a split by its name, and what is broken in them."""
+    sound: list[AnyPath] = []
+    broken: dict[str, list[bytes | None]] = {}
+    damages: list[Damage] = []
+    for shard in shards.manifest.splits[split]:
+        path = shards.path(shard)
+        if _is_sound(path, shard):
+            sound.append(path)
+        else:
+            broken[shard.file], found = _sound_records(path, shard)
+            damages += found
+    if not broken:
+        return {}, []
+    spare = _first_sound(sound, broken)
+    if spare is None:
+        raise UserError(
+            f"{shards.folder}: no record of {split} can be read; build the shards again, and the "
+            "same command goes on from the last checkpoint"
+        )
+    return {name: b"".join(_filled(each, spare)) for name, each in broken.items()}, damages
 
 
 def _is_sound(path: AnyPath, shard: Shard) -> bool:
