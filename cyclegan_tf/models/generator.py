@@ -162,8 +162,13 @@ def _upsample(x, filters, settings: GeneratorConfig, initializers, name):
             filters, use_bias=False, kernel_initializer=next(initializers), name=f"{name}_conv"
         )(x)
     elif settings.upsampling == "resize":
-        x = keras.layers.UpSampling2D(2, interpolation="nearest", name=f"{name}_resize")(x)
-        x = _padded_convolution(x, filters, 3, settings, initializers, name)
+        x = layers.EnlargingConv2D(
+            filters,
+            padding_mode=settings.padding,
+            use_bias=False,
+            kernel_initializer=next(initializers),
+            name=f"{name}_conv",
+        )(x)
     else:
         # The reports' transposed convolution has stride 1, and so is a convolution.
         x = _padded_convolution(x, 4 * filters, 3, settings, initializers, name)

@@ -126,6 +126,7 @@ LAYERS = {
     "affine_norm": (lambda: InstanceNormalization(affine=True, epsilon=1e-3), (2, 8, 6, 4)),
     "convolution": (lambda: layers.Conv2D(5, 3, pad=1, strides=2), (2, 8, 6, 4)),
     "convolution_4": (lambda: layers.Conv2D(5, 4, pad=1, use_bias=False), (2, 9, 7, 4)),
+    "enlarging": (lambda: layers.EnlargingConv2D(5, padding_mode="reflect"), (2, 4, 3, 4)),
     "transpose": (lambda: layers.Conv2DTranspose(5), (2, 4, 3, 4)),
     "padding": (lambda: layers.ReflectionPadding2D(3), (2, 8, 6, 4)),
     "shuffle": (lambda: layers.PixelShuffle(), (2, 4, 3, 8)),
@@ -164,6 +165,35 @@ def test_a_layers_shape_is_what_it_says(layer_and_images):
         keras.Input((None, None, images.shape[-1]))
     )
     assert tuple(symbolic.shape) == (None, None, None, shape[-1])
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 6, 3), (2, 1, 5, 2)])
+@pytest.mark.parametrize("padding", ["reflect", "zero"])
+@pytest.mark.parametrize("training", [True, False])
+def test_enlarging_convolution_is_a_convolution_of_the_enlarged_map(training, padding, shape):
+    layer = layers.EnlargingConv2D(5, padding_mode=padding, bias_initializer="random_normal")
+    images, upstream = normal(shape), normal([shape[0], 2 * shape[1], 2 * shape[2], 5], seed=2)
+    layer.build(images.shape)
+    kernel, bias = layers.trainable_variables(layer)
+    found = values_and_gradients(layer, images, upstream, training=training)
+    with tf.GradientTape() as tape:
+        tape.watch(images)
+        enlarged = tf.repeat(tf.repeat(images, 2, axis=1), 2, axis=2)
+        around = [[0, 0], [1, 1], [1, 1], [0, 0]]
+        padded = tf.pad(enlarged, around, "REFLECT" if padding == "reflect" else "CONSTANT")
+        outputs = tf.nn.conv2d(padded, kernel, 1, "VALID") + bias
+    right = [outputs, *tape.gradient(outputs, [images, kernel, bias], output_gradients=upstream)]
+    for mine, theirs in zip(found, right):
+        np.testing.assert_allclose(mine, theirs, atol=2e-5, rtol=1e-4)
+
+
+def test_enlarging_in_training_never_makes_the_enlarged_map():
+    layer = layers.EnlargingConv2D(4)
+    graph = tf.function(lambda images: layer(images, training=True)).get_concrete_function(
+        tf.TensorSpec([1, 8, 8, 3])
+    )
+    types = {operation.type for operation in graph.graph.get_operations()}
+    assert "DepthToSpace" in types and "ResizeNearestNeighbor" not in types
 
 
 def test_reflection_mirrors_without_the_edge():
