@@ -24,8 +24,8 @@ from cyclegan_tf.training.run_directory import create_run_directory
 from tests.tiny import chart, content, pack_charts
 from tfrecords_tools import verify
 
-SHORT = {"config": 25, "manifest": 25, "checkpoint": 6}
-LONG = {"config": 200, "manifest": 150, "checkpoint": 150}
+SHORT = {"config": 12, "manifest": 8, "checkpoint": 3}
+LONG = {"config": 250, "manifest": 200, "checkpoint": 50}
 # What a changed setting may ask for: nobody wants to wait for networks of 1024 channels.
 LIMITS = {"generator_filters": 8, "generator_blocks": 4, "discriminator_filters": 8}
 LIMITS |= {"discriminator_strided": 4, "image_size": 64, "history_size": 64, "batch_size": 4}
