@@ -59,7 +59,7 @@ class Checkpoints:
         self.folder = Path(run_dir) / FOLDER
         self.checkpoint = tf.train.Checkpoint(**_tracked(state, histories))
         self.saved_step: int | None = None
-        self.restored_step: int | None = None
+        self.rolled_back_to: int | None = None
 
     def save(self) -> None:
         """Writes a checkpoint named after the step, unless it is there already.
@@ -102,11 +102,12 @@ class Checkpoints:
         self._remove_old()
 
     def give_up_newest(self) -> None:
-        """Sets the newest checkpoint aside if it failed twice, unless it is the only one.
+        """To be called before a roll-back: sets the newest checkpoint aside if it failed twice.
 
-        It failed twice if ``restore_latest`` brought it back and nothing was saved since.
+        It failed twice if the last roll-back came to it and nothing was saved since. The only
+        checkpoint stays.
         """
-        if self.restored_step == self.saved_step and len(steps_saved(self.folder)) > 1:
+        if self.rolled_back_to == self.saved_step and len(steps_saved(self.folder)) > 1:
             self._set_aside((self.saved_step,))
 
     def restore_latest(self) -> bool:
@@ -130,7 +131,7 @@ class Checkpoints:
             ) from None
         if self.histories:
             self.histories.scatter()
-        self.saved_step = self.restored_step = found.step
+        self.saved_step = found.step
         return True
 
     def _check_replicas(self, path: str) -> None:

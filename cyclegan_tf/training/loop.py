@@ -144,6 +144,7 @@ class Training:
         self.checkpoints.give_up_newest()
         self._over_workers(0.0)  # so that no worker looks for the newest one before that
         self.checkpoints.restore_latest()
+        self.checkpoints.rolled_back_to = self.state.steps_done()
         factor.assign(half)
         self.step.nonfinite.forget()
         return True
