@@ -80,7 +80,9 @@ def _export_saved_models(arguments: argparse.Namespace, output: Path) -> int:
     for version in versions:
         print(version)
     if not serving_files.has_warmup(versions[0]):
-        print("Without warm-up requests: they need pip install tensorflow-serving-api")
+        # Alone, pip would take the newest, and with it another TensorFlow.
+        install = "pip install -r requirements.txt tensorflow-serving-api"
+        print(f"Without warm-up requests: they need {install}")
     print(f"How to serve them: {output / 'README.md'}")
     return 0
 

@@ -20,6 +20,7 @@ from cyclegan_tf.exporting.pytorch import export_pytorch
 from cyclegan_tf.exporting.torch_file import read_tensors
 from cyclegan_tf.exporting.translator import load
 from cyclegan_tf.training.checkpoints import load_generator, saved_directions
+from cyclegan_tf.training.run_directory import create_run_directory
 from tests.exporting.helpers import make_run, pixels
 
 torch = pytest.importorskip("torch")
@@ -333,7 +334,8 @@ def test_there_and_back_is_the_same(tmp_path):
 
 
 def test_generators_that_the_authors_code_lacks(tiny_config, tmp_path):
-    run_dir = make_run(tmp_path / "run", tiny_config("mobile", generator_blocks=4))
+    run_dir = tmp_path / "run"
+    create_run_directory(run_dir, tiny_config("mobile", generator_blocks=4))
     with pytest.raises(UserError) as error:
         export_pytorch(run_dir, tmp_path / "out")
     for text in ("--generator-upsampling resize", "--generator-separable True", "4 residual"):
