@@ -20,7 +20,6 @@ from cyclegan_tf.errors import UserError
 from cyclegan_tf.exporting.pictures import unfinished_file
 from cyclegan_tf.exporting.torch_file import read_tensors
 from cyclegan_tf.models.generator import build_generator
-from cyclegan_tf.presets import make_config
 from cyclegan_tf.training.checkpoints import (
     load_generator,
     save_generators,
@@ -159,7 +158,7 @@ def import_pytorch(path: Path, run_dir: Path, direction: str, image_size: int, d
     """
     tensors = generator_tensors(path)
     layout = Layout.of(tensors)
-    config = make_config("paper", image_size=image_size, data=data, **layout.settings())
+    config = Config().replace(image_size=image_size, data=data, **layout.settings())
     generator = build_generator(config, name=f"generator_{direction}")
     set_weights(generator, layout, tensors)
     resumed = check_run_directory(run_dir, config, "--output")
@@ -276,17 +275,14 @@ def state_dict(generator: keras.Model, config: Config) -> dict[str, np.ndarray]:
 
 def _check_exportable(config: Config) -> None:
     """UserError if the authors' code has no such generator."""
-    paper = make_config("paper", generator_filters=config.generator.filters)
-    blocks = config.generator_blocks()
-    paper = paper.replace(generator_blocks=config.generator.blocks)
-    own, theirs = config.flat(), paper.flat()
+    own, theirs = config.flat(), Config().flat()
+    free = ("generator_filters", "generator_blocks", "generator_dropout")
     differing = [
         f"{flag(name)} {own[name]}"
         for name in own
-        if name.startswith("generator_")
-        and name != "generator_dropout"
-        and own[name] != theirs[name]
+        if name.startswith("generator_") and name not in free and own[name] != theirs[name]
     ]
+    blocks = config.generator_blocks()
     if blocks not in _AUTHORS_BLOCKS:
         differing.append(f"{blocks} residual blocks, not 6 or 9")
     if differing:
