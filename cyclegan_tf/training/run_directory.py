@@ -89,13 +89,8 @@ def check_run_directory(run_dir: Path, config: Config, flag: str = "--run-dir") 
                 f"give the same settings to go on, or another {flag} to start anew"
             )
         return True
-<<<<<<< HEAD
     if run_dir.is_dir() and {path.name for path in run_dir.iterdir()} - _LEFTOVERS:
-        raise UserError(f"--run-dir {run_dir}: is not empty and holds no run; name a new folder")
-=======
-    if run_dir.is_dir() and any(run_dir.iterdir()):
         raise UserError(f"{flag} {run_dir}: is not empty and holds no run; name a new folder")
->>>>>>> b6266d3 (Generators from and to the authors' PyTorch code)
     return False
 
 
