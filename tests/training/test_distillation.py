@@ -116,7 +116,7 @@ def test_without_a_teacher_nothing_changes(tiny_config, new_training, tmp_path):
     assert load_teacher(config, tmp_path) is None
     step = new_training(config)
     assert step.imitation is None
-    assert not [name for name in step._metric_names() if name.startswith(("teacher", "features"))]
+    assert not [name for name in step.metric_names() if name.startswith(("teacher", "features"))]
 
 
 def test_a_teacher_with_one_direction(student, teacher_run, mirrored, pictures, tmp_path, eager):
@@ -128,7 +128,7 @@ def test_a_teacher_with_one_direction(student, teacher_run, mirrored, pictures, 
     assert list(again.generators) == ["ba"]
     step = new_step(config, mirrored, again)
     terms = gradients_and_terms(step, pictures(), pictures(seed=1))[3]
-    assert set(terms) == set(step._metric_names()) - {"discriminator_a", "discriminator_b"}
+    assert set(terms) == set(step.metric_names()) - {"discriminator_a", "discriminator_b"}
     assert "teacher_ba" in terms and "teacher_ab" not in terms
 
 
