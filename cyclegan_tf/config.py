@@ -189,6 +189,21 @@ class LossConfig(Section):
 
 
 @dataclass(frozen=True)
+class DistillationConfig(Section):
+    """A trained run whose generators are imitated, usually by smaller ones."""
+
+    teacher: str = setting("", "the run directory to learn from; none if empty")
+    lambda_teacher: float = setting(
+        10.0, "weight of the mean difference from the teacher's pictures", low=0.0
+    )
+    lambda_features: float = setting(
+        10.0,
+        "weight of the mean difference from the teacher's pictures in the discriminators' layers",
+        low=0.0,
+    )
+
+
+@dataclass(frozen=True)
 class HistoryConfig(Section):
     """The image history buffer that the discriminators learn from (section 4 of the paper)."""
 
@@ -287,6 +302,7 @@ SECTIONS: dict[str, type[Section]] = {
     "generator": GeneratorConfig,
     "discriminator": DiscriminatorConfig,
     "losses": LossConfig,
+    "distillation": DistillationConfig,
     "history": HistoryConfig,
     "optimizer": OptimizerConfig,
     "run": RunConfig,
@@ -302,6 +318,7 @@ class Config:
     generator: GeneratorConfig = dataclasses.field(default_factory=GeneratorConfig)
     discriminator: DiscriminatorConfig = dataclasses.field(default_factory=DiscriminatorConfig)
     losses: LossConfig = dataclasses.field(default_factory=LossConfig)
+    distillation: DistillationConfig = dataclasses.field(default_factory=DistillationConfig)
     history: HistoryConfig = dataclasses.field(default_factory=HistoryConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     run: RunConfig = dataclasses.field(default_factory=RunConfig)

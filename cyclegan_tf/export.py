@@ -1,8 +1,8 @@
 """Exports a run's generators: ``python -m cyclegan_tf.export``.
 
-saved_model: for TensorFlow Serving; tflite: for phones and browsers. Files of the second kind are
-compared with Keras on test pictures and timed in the LiteRT runtime; one that is too far from Keras
-is not written.
+saved_model: for TensorFlow Serving; tflite: for phones and browsers; pytorch: for the CycleGAN
+authors' PyTorch code. The .tflite files are compared with Keras on test pictures and timed in the
+LiteRT runtime; one that is too far from Keras is not written.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from cyclegan_tf.environment import prepare_environment
 from cyclegan_tf.errors import UserError, run_command
 from cyclegan_tf.flags import Parser
 
-_FORMATS = ("saved_model", "tflite")
-_DIRECTIONS = {"ab": ("ab",), "ba": ("ba",), "both": ("ab", "ba")}
+_FORMATS = ("saved_model", "tflite", "pytorch")
+_DIRECTIONS = {"all": None, "ab": ("ab",), "ba": ("ba",), "both": ("ab", "ba")}
 _QUANTIZATIONS = ("none", "float16", "dynamic", "int8")
 _IO = ("uint8", "float32")
 _THREADS = (1, 2)
@@ -24,17 +25,23 @@ _COLUMNS = ("file", "MB", "max diff", "mean diff", "SSIM", "1 thread", "2 thread
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; the exit status is 1 if a file was refused."""
     arguments = _parser().parse_args(argv)
+    prepare_environment()
     output = arguments.output or Path("saved_models") / arguments.run_dir.resolve().name
-    if arguments.format == "saved_model":
-        return _export_saved_models(arguments, output)
-    return _export_tflite(arguments, output)
+    export = {
+        "saved_model": _export_saved_models,
+        "tflite": _export_tflite,
+        "pytorch": _export_pytorch,
+    }[arguments.format]
+    return export(arguments, output)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m cyclegan_tf.export", description=__doc__)
     parser.add_argument("--run-dir", type=Path, required=True, help="the training run")
     _add_choice(parser, "--format", _FORMATS, "saved_model", "what to write")
-    _add_choice(parser, "--direction", tuple(_DIRECTIONS), "both", "which generators")
+    _add_choice(
+        parser, "--direction", tuple(_DIRECTIONS), "all", "which generators; all: those it holds"
+    )
     parser.add_argument(
         "--output", type=Path, help="the folder to write to (default: saved_models/NAME OF THE RUN)"
     )
@@ -75,8 +82,18 @@ def _export_saved_models(arguments: argparse.Namespace, output: Path) -> int:
     for version in versions:
         print(version)
     if not serving_files.has_warmup(versions[0]):
-        print("Without warm-up requests: they need pip install tensorflow-serving-api")
+        # Alone, pip would take the newest, and with it another TensorFlow.
+        install = "pip install -r requirements.txt tensorflow-serving-api"
+        print(f"Without warm-up requests: they need {install}")
     print(f"How to serve them: {output / 'README.md'}")
+    return 0
+
+
+def _export_pytorch(arguments: argparse.Namespace, output: Path) -> int:
+    from cyclegan_tf.exporting.pytorch import export_pytorch
+
+    for path in export_pytorch(arguments.run_dir, output, _DIRECTIONS[arguments.direction]):
+        print(path)
     return 0
 
 

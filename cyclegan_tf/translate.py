@@ -12,9 +12,14 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from cyclegan_tf.environment import prepare_environment
 from cyclegan_tf.errors import UserError, run_command
 from cyclegan_tf.flags import Parser
+
+if TYPE_CHECKING:
+    from cyclegan_tf.exporting.translator import Translator
 
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 _FILMS = (".gif", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
@@ -53,40 +58,45 @@ class Outcome:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; the exit status is 1 if any file failed."""
-    arguments = _parser().parse_intermixed_args(argv)
+    arguments = parser().parse_intermixed_args(argv)
     _check(arguments)
     outcome = Outcome()
     jobs = list(_to_do(plan(arguments.inputs, arguments.output, outcome), arguments, outcome))
     if jobs:
-        _translate_all(jobs, arguments, outcome)
+        prepare_environment()
+        from cyclegan_tf.exporting.translator import load
+
+        translator = load(arguments.run_dir or arguments.model, arguments.direction)
+        translate_jobs(translator, jobs, arguments, outcome)
     print(outcome.summary())
     return 1 if outcome.failed else 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="python -m cyclegan_tf.translate", description=__doc__)
-    model = parser.add_mutually_exclusive_group(required=True)
+def parser() -> argparse.ArgumentParser:
+    """The command's flags."""
+    flags = Parser(prog="python -m cyclegan_tf.translate", description=__doc__)
+    model = flags.add_mutually_exclusive_group(required=True)
     model.add_argument("--run-dir", type=Path, help="a training run")
     model.add_argument("--model", type=Path, help="a SavedModel's folder or a .tflite file")
-    parser.add_argument(
+    flags.add_argument(
         "inputs", nargs="+", metavar="INPUT", help="a file, a folder, or a pattern like '**/*.jpg'"
     )
-    parser.add_argument("--output", type=Path, required=True, help="the folder for the results")
-    parser.add_argument(
+    flags.add_argument("--output", type=Path, required=True, help="the folder for the results")
+    flags.add_argument(
         "--direction", metavar="ab|ba", help="which way, where the model holds both (default: ab)"
     )
-    parser.add_argument(
+    flags.add_argument(
         "--size",
         type=_size,
         metavar="keep|N",
         help="N: the shorter side is brought to N pixels first; a generator does best near the "
         "size that it was trained at (default: keep)",
     )
-    parser.add_argument(
+    flags.add_argument(
         "--side-by-side", action="store_true", help="put the original on the left of the result"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace results that are there")
-    parser.add_argument(
+    flags.add_argument("--overwrite", action="store_true", help="replace results that are there")
+    flags.add_argument(
         "--smooth",
         type=float,
         nargs="?",
@@ -96,10 +106,10 @@ def _parser() -> argparse.ArgumentParser:
         help="less flicker in films: share of the previous frame where the film stands still, 0 to "
         f"0.95 (default: 0; without a number: {_SMOOTH})",
     )
-    parser.add_argument(
+    flags.add_argument(
         "--batch-size", type=int, default=8, help="pictures or frames at once (default: 8)"
     )
-    return parser
+    return flags
 
 
 def _size(text: str) -> int | None:
@@ -206,12 +216,19 @@ def _to_do(jobs: list[Job], arguments: argparse.Namespace, outcome: Outcome) -> 
 # --- Doing it ------------------------------------------------------------------------------------
 
 
-def _translate_all(jobs: list[Job], arguments: argparse.Namespace, outcome: Outcome) -> None:
+def translate_jobs(
+    translator: Translator, jobs: list[Job], arguments: argparse.Namespace, outcome: Outcome
+) -> None:
+    """Translates files, pictures in batches before films; notes in ``outcome`` what came of each.
+
+    Args:
+        translator: what translates.
+        jobs: the files.
+        arguments: size, side_by_side, smooth and batch_size, as the command has them.
+        outcome: is added to.
+    """
     from tqdm import tqdm
 
-    from cyclegan_tf.exporting.translator import load
-
-    translator = load(arguments.run_dir or arguments.model, arguments.direction)
     with tqdm(total=len(jobs), unit=" files", disable=None) as progress:
         pictures = [job for job in jobs if not job.is_film]
         for batch in _read_batches(pictures, arguments, outcome, progress.update):

@@ -10,7 +10,7 @@ import pytest
 
 from cyclegan_tf import export
 from cyclegan_tf.errors import run_command
-from cyclegan_tf.exporting import litert, saved_model, tflite
+from cyclegan_tf.exporting import litert, pytorch, saved_model, tflite
 from cyclegan_tf.exporting.litert import Speed
 from cyclegan_tf.exporting.tflite import Parity, TfliteExport, TfliteOptions
 
@@ -43,7 +43,7 @@ def exported(monkeypatch):
                 Parity(3, 0.25, 0.95 if direction == "ab" else 0.5),
                 None if direction == "ab" else "its SSIM with Keras is 0.500, under 0.90",
             )
-            for direction in directions
+            for direction in directions or ("ab", "ba")
         ]
 
     monkeypatch.setattr(tflite, "export_tflite", fake)
@@ -63,13 +63,23 @@ def test_saved_models_by_default(command, monkeypatch, tmp_path):
     monkeypatch.setattr(saved_model, "export_saved_models", fake)
     status, said = command("--run-dir", "runs/faces")
     assert status == 0
-    assert asked == [(Path("runs/faces"), Path("saved_models/faces"), ("ab", "ba"))]
+    assert asked == [(Path("runs/faces"), Path("saved_models/faces"), None)]
     assert str(tmp_path / "ba" / "1") in said
     assert "Without warm-up requests" in said
     (tmp_path / "ab" / "1" / "assets.extra").mkdir(parents=True)
     (tmp_path / "ab" / "1" / "assets.extra" / "tf_serving_warmup_requests").touch()
     assert "Without" not in command("--run-dir", "runs/faces", "--direction", "ba")[1]
     assert asked[-1][2] == ("ba",)
+
+
+def test_generators_for_pytorch(command, monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(
+        pytorch, "export_pytorch", lambda *a: asked.append(a) or [tmp_path / "x.pth"]
+    )
+    status, said = command("--run-dir", "r", "--format", "pytorch", "--direction", "both")
+    assert (status, said) == (0, f"{tmp_path / 'x.pth'}\n")
+    assert asked == [(Path("r"), Path("saved_models/r"), ("ab", "ba"))]
 
 
 def test_the_table_has_a_line_per_file(command, exported, tmp_path):
@@ -115,8 +125,8 @@ def test_flags_reach_the_options(command, exported):
 @pytest.mark.parametrize(
     "flags, message",
     [
-        (["--format", "onnx"], "--format onnx: must be one of saved_model, tflite"),
-        (["--direction", "aa"], "--direction aa: must be one of ab, ba, both"),
+        (["--format", "onnx"], "--format onnx: must be one of saved_model, tflite, pytorch"),
+        (["--direction", "aa"], "--direction aa: must be one of all, ab, ba, both"),
         (["--quantize", "none", "int4"], "--quantize int4: must be one of none, float16"),
         (["--io", "bytes"], "--io bytes: must be one of uint8, float32"),
         (["--run-dir", "/nowhere"], "--run-dir /nowhere: no run there"),

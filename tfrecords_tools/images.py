@@ -152,23 +152,25 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
     if _orientation(image) != 1:
         image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
-        image = _from_16_bit(image)
+        image = from_16_bit(image)
     if image.mode == "F":
         raise BadImage("unreadable", "floating-point pixels")
     if _is_transparent(image):
         canvas = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(canvas, image.convert("RGBA")).convert("RGB")
-    return _to_srgb(image, profile)
+    return to_srgb(image, profile)
 
 
-def _from_16_bit(image: Image.Image) -> Image.Image:
+def from_16_bit(image: Image.Image) -> Image.Image:
+    """An image with 16 bits of grey as one with 8."""
     import numpy as np
 
     values = np.asarray(image).astype(np.float32) / 257
     return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
 
 
-def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """An 8-bit image of any mode as RGB, its colours converted if it has a profile that fits."""
     if image.mode not in ("L", "RGB", "CMYK"):
         image = image.convert("RGB")
     if profile:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,10 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageOps
+
+from tfrecords_tools.images import JPEG_QUALITY, from_16_bit, to_srgb
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-JPEG_QUALITY = 95
 # Pillow's full list holds some that start other programs (EPS).
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
@@ -117,27 +117,13 @@ def _picture(image: Image.Image) -> Picture:
     profile = image.info.get("icc_profile")
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.float32) / 257  # 16 bits
-        image = Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
+        image = from_16_bit(image)
     alpha = None
     if image.has_transparency_data:
         image = image.convert("RGBA")
         alpha = np.array(image.getchannel("A"))
         image = image.convert("RGB")
-    return Picture(np.array(_to_srgb(image, profile)), alpha)
-
-
-def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    if image.mode not in ("L", "RGB", "CMYK"):
-        image = image.convert("RGB")
-    if profile:
-        try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            target = ImageCms.createProfile("sRGB")
-            return ImageCms.profileToProfile(image, source, target, outputMode="RGB")
-        except (ImageCms.PyCMSError, OSError, ValueError):
-            pass  # Damaged, or made for another mode: the plain values are the best guess.
-    return image.convert("RGB")
+    return Picture(np.array(to_srgb(image, profile)), alpha)
 
 
 def _resize(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

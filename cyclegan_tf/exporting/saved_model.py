@@ -16,9 +16,9 @@ from cyclegan_tf.errors import UserError
 from cyclegan_tf.exporting import serving_files
 from cyclegan_tf.locking import locked
 from cyclegan_tf.models.layers import trainable_variables
-from cyclegan_tf.training.checkpoints import load_generators
+from cyclegan_tf.models.networks import DIRECTIONS
+from cyclegan_tf.training.checkpoints import load_generator, saved_directions
 
-DIRECTIONS = ("ab", "ba")
 # A file's header can promise any size, so it is read before anything is decoded.
 MAX_PIXELS = 4096 * 4096
 # Two halvings of 8 pixels leave 2, the least that the residual blocks can mirror one pixel of.
@@ -27,7 +27,7 @@ _HEADER_BYTES = 32
 
 
 def export_saved_models(
-    run_dir: Path, output: Path, directions: Sequence[str] = DIRECTIONS
+    run_dir: Path, output: Path, directions: Sequence[str] | None = None
 ) -> list[Path]:
     """Exports a run's generators for TensorFlow Serving.
 
@@ -37,7 +37,7 @@ def export_saved_models(
     Args:
         run_dir: the run directory.
         output: the folder that is served.
-        directions: "ab", "ba" or both.
+        directions: "ab", "ba" or both; None for all that the run holds.
 
     Returns:
         The folders of the new versions, in the order of ``directions``.
@@ -46,11 +46,12 @@ def export_saved_models(
         UserError: if the run has no readable checkpoint, or ``output`` cannot be written.
     """
     config = Config.load(run_dir)
-    generators = load_generators(run_dir, config)._asdict()
+    directions = directions or saved_directions(run_dir, config) or DIRECTIONS
+    generators = {name: load_generator(run_dir, config, name) for name in directions}
     try:
         versions = [
-            _save_version(generators[direction], config, Path(output) / direction)
-            for direction in directions
+            _save_version(generator, config, Path(output) / direction)
+            for direction, generator in generators.items()
         ]
         present = [name for name in DIRECTIONS if (Path(output) / name).is_dir()]
         serving_files.write_guides(Path(output), present)

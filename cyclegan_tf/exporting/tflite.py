@@ -18,7 +18,8 @@ from cyclegan_tf.exporting.litert import LiteRtModel
 from cyclegan_tf.exporting.pictures import unfinished_file
 from cyclegan_tf.exporting.tflite_metadata import Description, add_metadata
 from cyclegan_tf.models.layers import trainable_variables
-from cyclegan_tf.training.checkpoints import load_generators
+from cyclegan_tf.models.networks import DIRECTIONS
+from cyclegan_tf.training.checkpoints import load_generator, saved_directions
 from tfrecords_tools.schema import parse_example
 
 QUANTIZATIONS = ("none", "float16", "dynamic", "int8")
@@ -101,14 +102,14 @@ class TfliteExport:
 
 
 def export_tflite(
-    run_dir: Path, output: Path, directions: Sequence[str], options: TfliteOptions
+    run_dir: Path, output: Path, directions: Sequence[str] | None, options: TfliteOptions
 ) -> list[TfliteExport]:
     """Converts a run's generators and writes those that are close enough to Keras.
 
     Args:
         run_dir: the run directory.
         output: the folder for the files.
-        directions: "ab", "ba" or both.
+        directions: "ab", "ba" or both; None for all that the run holds.
         options: what kind of file.
 
     Raises:
@@ -119,10 +120,11 @@ def export_tflite(
     size = options.image_size or config.data.image_size
     _check_size(size)
     shards = open_data(options.data or config.data.data)
-    generators = load_generators(run_dir, config, size)._asdict()
+    directions = directions or saved_directions(run_dir, config) or DIRECTIONS
+    generators = {name: load_generator(run_dir, config, name, size) for name in directions}
     return [
-        _export_one(generators[direction], direction, config, shards, size, Path(output), options)
-        for direction in directions
+        _export_one(generator, direction, config, shards, size, Path(output), options)
+        for direction, generator in generators.items()
     ]
 
 

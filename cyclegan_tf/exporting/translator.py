@@ -106,7 +106,8 @@ def load(path: Path | str, direction: str | None = None) -> Translator:
     Args:
         path: the run directory; a .tflite file; a SavedModel, a folder of its versions, of which
             the newest is taken, or what ``cyclegan_tf.export`` has written, with ab/ and ba/.
-        direction: "ab" or "ba" where ``path`` holds both; None means "ab".
+        direction: "ab" or "ba" where ``path`` holds both; None means "ab", or "ba"
+            where that is all there is.
 
     Raises:
         UserError: if there is no model, or it holds one direction and ``direction`` is given.
@@ -115,11 +116,12 @@ def load(path: Path | str, direction: str | None = None) -> Translator:
     if direction not in (None, "ab", "ba"):
         raise UserError(f"--direction {direction}: must be ab or ba")
     if (path / "config.json").is_file():
-        return _from_run(path, direction or "ab")
+        return _from_run(path, direction)
     if not path.exists():
         raise UserError(f"{path}: not found; name a run, a SavedModel or a .tflite file")
-    if (path / "ab").is_dir() or (path / "ba").is_dir():
-        return _from_saved_model(_newest_version(path / (direction or "ab")))
+    present = [name for name in ("ab", "ba") if (path / name).is_dir()]
+    if present:
+        return _from_saved_model(_newest_version(path / (direction or present[0])))
     if direction is not None:
         raise UserError(f"--direction {direction}: {path} holds one direction only; leave it out")
     if path.suffix == ".tflite":
@@ -137,12 +139,13 @@ def _newest_version(path: Path) -> Path:
     return max(versions, key=lambda version: int(version.name))
 
 
-def _from_run(run_dir: Path, direction: str) -> Translator:
+def _from_run(run_dir: Path, direction: str | None) -> Translator:
     from cyclegan_tf.exporting.saved_model import ServingModule
-    from cyclegan_tf.training.checkpoints import load_generators
+    from cyclegan_tf.training.checkpoints import load_generator, saved_directions
 
-    generators = load_generators(run_dir, Config.load(run_dir))
-    module = ServingModule(getattr(generators, direction))
+    config = Config.load(run_dir)
+    direction = direction or next(iter(saved_directions(run_dir, config)), "ab")
+    module = ServingModule(load_generator(run_dir, config, direction))
     return Translator(lambda images: module(images).numpy())
 
 

@@ -46,6 +46,12 @@ def build_discriminator(
     return keras.Model(inputs, outputs, name=name)
 
 
+def feature_extractor(discriminator: keras.Model) -> keras.Model:
+    """The same pictures to the outputs of all layers but the decision, with the same weights."""
+    outputs = [layer.output for layer in discriminator.layers if layer.name.endswith("_relu")]
+    return keras.Model(discriminator.input, outputs, name=f"{discriminator.name}_features")
+
+
 def _layer(x, filters, stride, settings: DiscriminatorConfig, initializers, name, *, norm=True):
     x = _convolution(x, filters, stride, settings, initializers, name, bias=not norm)
     if norm:

@@ -132,6 +132,25 @@ class InstanceNormalization(_InstanceNormalization):
         }
 
 
+def _take_fixed(arguments: dict[str, Any], **fixed: Any) -> None:
+    """Takes out of ``arguments`` what has one value only; ValueError if it is given another."""
+    for name, value in fixed.items():
+        given = arguments.pop(name, None)
+        same = tuple(given) == value if isinstance(given, (tuple, list)) else given == value
+        if given is not None and not same:
+            raise ValueError(f"{name}={given!r}: this layer has {value!r} only")
+
+
+def _refuse_more_than_a_convolution(layer: keras.layers.Layer) -> None:
+    """ValueError for what the layers of Keras can do and ours, with their own ``call``, cannot."""
+    if layer.activation is not keras.activations.get(None):
+        raise ValueError("activation: this layer has none; add one after it")
+    if tuple(layer.dilation_rate) != (1, 1):
+        raise ValueError(f"dilation_rate={layer.dilation_rate}: this layer has 1 only")
+    if getattr(layer, "groups", 1) != 1:
+        raise ValueError(f"groups={layer.groups}: this layer has 1 only")
+
+
 @keras.utils.register_keras_serializable(_PACKAGE)
 class Conv2D(keras.layers.Conv2D):
     """A convolution that pads ``pad`` zeros on every side, as PyTorch's does.
@@ -143,8 +162,9 @@ class Conv2D(keras.layers.Conv2D):
     """
 
     def __init__(self, filters: int, kernel_size: int, *, pad: int = 0, **kwargs: Any) -> None:
-        kwargs.pop("padding", None)
+        _take_fixed(kwargs, padding="valid", data_format="channels_last")
         super().__init__(filters, kernel_size, padding="valid", **kwargs)
+        _refuse_more_than_a_convolution(self)
         self.pad = pad
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
@@ -246,9 +266,10 @@ class Conv2DTranspose(keras.layers.Conv2DTranspose):
     """
 
     def __init__(self, filters: int, **kwargs: Any) -> None:
-        for fixed in ("kernel_size", "strides", "padding"):
-            kwargs.pop(fixed, None)
+        _take_fixed(kwargs, padding="valid", data_format="channels_last", output_padding=None)
+        _take_fixed(kwargs, kernel_size=(3, 3), strides=(2, 2))
         super().__init__(filters, 3, strides=2, padding="valid", **kwargs)
+        _refuse_more_than_a_convolution(self)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         batch, height, width, _ = tf.unstack(tf.shape(inputs))

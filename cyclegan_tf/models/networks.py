@@ -10,6 +10,8 @@ from cyclegan_tf.config import Config
 from cyclegan_tf.models.discriminator import build_discriminator
 from cyclegan_tf.models.generator import build_generator
 
+DIRECTIONS = ("ab", "ba")
+
 
 class Networks(NamedTuple):
     """Two generators and two discriminators; in the paper G, F, D_X and D_Y."""

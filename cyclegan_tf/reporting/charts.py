@@ -28,6 +28,8 @@ _TITLES = {  # stem → (title, hint), in the order of the page
     "cycle": ("Cycle consistency", "mean |difference|"),
     "identity": ("Identity", "mean |difference|"),
     "penalty": ("Gradient penalty", ""),
+    "teacher": ("Distance from the teacher", "mean |difference|"),
+    "features": ("Distance from the teacher, in features", "mean |difference|"),
     "fid": ("FID", "lower is better"),
     "kid": ("KID", "lower is better"),
     "mae": ("MAE", "lower is better"),

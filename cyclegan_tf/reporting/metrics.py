@@ -25,7 +25,10 @@ TENSORBOARD = "tensorboard"
 
 # How the metrics are grouped in TensorBoard and in the report; everything else is a score.
 _GROUPS = {
-    "losses": ("generator", "discriminator", "cycle", "identity", "penalty"),
+    "losses": (
+        *("generator", "discriminator", "cycle", "identity", "penalty"),
+        *("teacher", "features"),
+    ),
     "speed": ("learning_rate", "images_per_second", "epoch"),
 }
 _SUFFIXES = ("ab", "ba", "a", "b")

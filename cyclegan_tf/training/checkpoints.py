@@ -14,14 +14,17 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import tensorflow as tf
+from tensorflow import keras
 
 from cyclegan_tf.config import Config, all_settings, flag
 from cyclegan_tf.errors import UserError
-from cyclegan_tf.models.networks import Generators, build_generators
+from cyclegan_tf.models.generator import build_generator
+from cyclegan_tf.models.networks import DIRECTIONS, Generators
 from cyclegan_tf.reporting.files import write_atomically
 from cyclegan_tf.training.gathering import Histories
 from cyclegan_tf.training.state import TrainingState
@@ -80,20 +83,14 @@ class Checkpoints:
         self.saved_step = step
 
     def _write(self, step: int) -> None:
-        unfinished = self.folder / _UNFINISHED
         try:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            unfinished.mkdir(parents=True)
-            self.checkpoint.write(str(unfinished / _name(step)))
-            self._publish(unfinished, step)
+            _write(self.checkpoint, self.folder, step)
         except (OSError, tf.errors.OpError) as error:
             raise UserError(
                 f"{self.folder}: the checkpoint of step {step} cannot be written "
                 f"({_reason(error)}); make room, and the same command goes on from step "
                 f"{self.saved_step or 0}"
             ) from None
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
         self._remove_old()
 
     def mark_best(self) -> None:
@@ -144,18 +141,6 @@ class Checkpoints:
                 f"of its own, so go on with {saved} (--replicas, or as many GPUs), or start "
                 "another run with --init-from"
             )
-
-    def _publish(self, unfinished: Path, step: int) -> None:
-        """Makes a written checkpoint durable and renames it into place."""
-        name = _name(step)
-        files = {name + kind: _described(unfinished / (name + kind)) for kind in (_DATA, _INDEX)}
-        (unfinished / (name + _SEAL)).write_text(json.dumps({"files": files}), encoding="utf-8")
-        for kind in _FILES:
-            _to_disk(unfinished / (name + kind))
-            (unfinished / (name + kind)).replace(self.folder / (name + kind))
-        _to_disk(self.folder)
-        # Nothing here reads this file, but TensorFlow's own tools find the newest one by it.
-        tf.compat.v1.train.update_checkpoint_state(str(self.folder), str(self.folder / name))
 
     def _remove_old(self) -> None:
         kept = set(steps_saved(self.folder)[: self.keep]) | {best_step(self.folder)}
@@ -237,25 +222,68 @@ def best_step(folder: Path) -> int | None:
 def load_generators(
     run_dir: Path, config: Config, image_size: int | None = None, weights: str | None = None
 ) -> Generators:
-    """The generators of a run's newest checkpoint: the averages where the run keeps them.
+    """Both generators of a run's newest checkpoint; see ``load_generator``."""
+    return Generators(
+        *(load_generator(run_dir, config, name, image_size, weights) for name in DIRECTIONS)
+    )
+
+
+def load_generator(
+    run_dir: Path,
+    config: Config,
+    direction: str,
+    image_size: int | None = None,
+    weights: str | None = None,
+) -> keras.Model:
+    """A generator of a run's newest checkpoint: the average where the run keeps one.
 
     Args:
         run_dir: the run directory.
         config: its settings.
+        direction: "ab" or "ba".
         image_size: side of the pictures; None for any height and width.
         weights: "last" or "average" instead.
 
     Raises:
-        UserError: if there is no checkpoint, it cannot be read, or the run keeps no averages.
+        UserError: if there is no checkpoint, it cannot be read, it has no such generator, or the
+            run keeps no averages.
     """
     if weights == "average" and not config.run.average:
         raise UserError(f"--weights average: {run_dir} keeps none (--average 0); take last")
     found = _newest(run_dir)
-    generators = build_generators(config, image_size)
     kind = "average" if config.run.average and weights != "last" else "generator"
-    models = {f"{kind}_{direction}": model for direction, model in generators._asdict().items()}
-    _load_models(found, models)
-    return generators
+    present = _directions_in(found, kind)
+    if present and direction not in present:
+        raise UserError(f"--direction {direction}: {run_dir} holds only {present[0]}")
+    generator = build_generator(config, image_size=image_size, name=f"generator_{direction}")
+    _load_models(found, {f"{kind}_{direction}": generator})
+    return generator
+
+
+def saved_directions(run_dir: Path, config: Config) -> tuple[str, ...]:
+    """The directions whose generators a run's newest checkpoint holds; none without a checkpoint.
+
+    A training saves both; a run that was imported may have one.
+
+    Raises:
+        UserError: if all checkpoints are damaged.
+    """
+    found = find_checkpoint(run_dir)
+    kind = "average" if config.run.average else "generator"
+    return _directions_in(found, kind) if found else ()
+
+
+def save_generators(run_dir: Path, generators: Mapping[str, keras.Model]) -> None:
+    """Makes a checkpoint of generators alone, by direction: it can be exported, not trained on.
+
+    One of both directions follows one of a single direction, which it replaces.
+    """
+    folder, number = Path(run_dir) / FOLDER, len(generators) - 1
+    models = {f"generator_{direction}": model for direction, model in generators.items()}
+    _write(tf.train.Checkpoint(**models), folder, number)
+    for path in folder.glob("step-*"):
+        if _step_of(path.name) != number:
+            path.unlink(missing_ok=True)
 
 
 def newest_step(run_dir: Path) -> int:
@@ -312,6 +340,40 @@ def _newest(run_dir: Path) -> Found:
     if found is None:
         raise UserError(f"--run-dir {run_dir}: no checkpoint there; train it first")
     return found
+
+
+def _directions_in(found: Found, kind: str) -> tuple[str, ...]:
+    try:
+        names = _reader(found.path).get_variable_to_shape_map()
+    except _UNREADABLE as error:
+        raise UserError(f"{found.path}: cannot be read ({_reason(error)})") from None
+    saved = {name.split("/")[0] for name in names}
+    return tuple(name for name in DIRECTIONS if f"{kind}_{name}" in saved)
+
+
+def _write(checkpoint: tf.train.Checkpoint, folder: Path, step: int) -> None:
+    """Writes a checkpoint into a folder of its own and publishes it."""
+    unfinished = folder / _UNFINISHED
+    try:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        checkpoint.write(str(unfinished / _name(step)))
+        _publish(unfinished, folder, step)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _publish(unfinished: Path, folder: Path, step: int) -> None:
+    """Makes a written checkpoint durable and renames it into place."""
+    name = _name(step)
+    files = {name + kind: _described(unfinished / (name + kind)) for kind in (_DATA, _INDEX)}
+    (unfinished / (name + _SEAL)).write_text(json.dumps({"files": files}), encoding="utf-8")
+    for kind in _FILES:
+        _to_disk(unfinished / (name + kind))
+        (unfinished / (name + kind)).replace(folder / (name + kind))
+    _to_disk(folder)
+    # Nothing here reads this file, but TensorFlow's own tools find the newest one by it.
+    tf.compat.v1.train.update_checkpoint_state(str(folder), str(folder / name))
 
 
 def _load_models(found: Found, models: dict[str, tf.keras.Model]) -> None:

@@ -20,10 +20,12 @@ from cyclegan_tf.cluster import Cluster
 from cyclegan_tf.config import Config
 from cyclegan_tf.data.pipeline import Shards, batch_names, training_pairs
 from cyclegan_tf.errors import UserError
+from cyclegan_tf.models.layers import precision_scope
 from cyclegan_tf.reporting.metrics import MetricsLog
 from cyclegan_tf.reporting.progress import Progress
 from cyclegan_tf.reporting.report import write_report
 from cyclegan_tf.training.checkpoints import Checkpoints, start_from, warn
+from cyclegan_tf.training.distillation import keep_teacher, load_teacher
 from cyclegan_tf.training.gathering import Histories
 from cyclegan_tf.training.sampler import Sampler
 from cyclegan_tf.training.schedule import learning_rate, steps_per_epoch, total_steps
@@ -45,7 +47,8 @@ class Training:
         precision: "float32" or "bfloat16".
 
     Raises:
-        UserError: if the newest checkpoint does not fit the settings.
+        UserError: if the newest checkpoint does not fit the settings, or the teacher that they name
+            is no trained run.
     """
 
     def __init__(
@@ -64,7 +67,9 @@ class Training:
         self.steps_per_epoch = steps_per_epoch(config, pairs)
         self.total = total_steps(config, pairs)
         self.state = TrainingState(config, strategy, precision)
-        self.step = TrainingStep(config, self.state, strategy, self.total)
+        with strategy.scope(), precision_scope(precision):
+            self.teacher = load_teacher(config, run_dir)
+        self.step = TrainingStep(config, self.state, strategy, self.total, self.teacher)
         self.checkpoints = Checkpoints(
             self.state,
             run_dir,
@@ -88,6 +93,8 @@ class Training:
         Raises:
             UserError: after too many steps in a row whose loss or gradient is not finite.
         """
+        if self.teacher and self.cluster.is_chief:
+            keep_teacher(self.teacher, self.run_dir)
         while True:
             try:
                 return self._run()

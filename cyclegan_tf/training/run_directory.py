@@ -71,26 +71,26 @@ def check_writable(folder: Path, flag: str) -> None:
         raise UserError(f"{flag} {folder}: {present} may not be written to; name another folder")
 
 
-def check_run_directory(run_dir: Path, config: Config) -> bool:
+def check_run_directory(run_dir: Path, config: Config, flag: str = "--run-dir") -> bool:
     """Whether ``run_dir`` holds a run with just these settings; False if it is free for a new one.
 
-    Changes nothing.
+    Changes nothing; the name of the flag is for the message.
 
     Raises:
         UserError: if it holds a run with other settings, or something that is no run, or cannot be
             written to.
     """
-    check_writable(run_dir, "--run-dir")
+    check_writable(run_dir, flag)
     if (run_dir / CONFIG_FILE).exists():
         differences = config.differences(Config.load(run_dir))
         if differences:
             raise UserError(
-                f"--run-dir {run_dir}: holds a run with other settings ({'; '.join(differences)}); "
-                "give the same settings to go on, or another --run-dir to start anew"
+                f"{flag} {run_dir}: holds a run with other settings ({'; '.join(differences)}); "
+                f"give the same settings to go on, or another {flag} to start anew"
             )
         return True
     if run_dir.is_dir() and {path.name for path in run_dir.iterdir()} - _LEFTOVERS:
-        raise UserError(f"--run-dir {run_dir}: is not empty and holds no run; name a new folder")
+        raise UserError(f"{flag} {run_dir}: is not empty and holds no run; name a new folder")
     return False
 
 

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from cyclegan_tf.config import Config
 from cyclegan_tf.training import losses
+from cyclegan_tf.training.distillation import Imitation, Teacher
 from cyclegan_tf.training.schedule import learning_rate
 from cyclegan_tf.training.state import TrainingState, replica_number
 
@@ -25,6 +26,7 @@ class TrainingStep:
         state: what is trained.
         strategy: the strategy that ``state`` was made under.
         total_steps: the length of the training, for the learning rate.
+        teacher: whose generators are imitated, if any.
     """
 
     def __init__(
@@ -33,11 +35,13 @@ class TrainingStep:
         state: TrainingState,
         strategy: tf.distribute.Strategy,
         total_steps: int,
+        teacher: Teacher | None = None,
     ) -> None:
         self.config = config
         self.state = state
         self.strategy = strategy
         self.total_steps = total_steps
+        self.imitation = Imitation(config, teacher, state.networks) if teacher else None
         self.nonfinite = NonFinite(len(self.metric_names()))
 
     @tf.function
@@ -69,7 +73,8 @@ class TrainingStep:
         kinds = ["cycle", "discriminator"]
         kinds += ["identity"] if weights.lambda_identity else []
         kinds += ["penalty"] if weights.gradient_penalty else []
-        return ["generator_ab", "generator_ba", *(f"{kind}_{at}" for kind in kinds for at in "ab")]
+        names = ["generator_ab", "generator_ba", *(f"{kind}_{at}" for kind in kinds for at in "ab")]
+        return names + (self.imitation.names() if self.imitation else [])
 
     def _step(self, pair: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         """One step of all replicas: loss terms [n], and whether all of it was finite."""
@@ -137,6 +142,12 @@ class TrainingStep:
                 metrics["identity_a"] = losses.absolute_difference(same_a, real_a)
                 metrics["identity_b"] = losses.absolute_difference(same_b, real_b)
                 loss += weights.lambda_identity * (metrics["identity_a"] + metrics["identity_b"])
+            if self.imitation:
+                terms = self.imitation.terms(
+                    {"ab": real_a, "ba": real_b}, {"ab": fake_b, "ba": fake_a}
+                )
+                metrics.update(terms)
+                loss += self.imitation.loss(terms)
             loss *= share
         return tape.gradient(loss, variables), fake_a, fake_b, metrics
 

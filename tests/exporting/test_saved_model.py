@@ -372,6 +372,7 @@ export_saved_models(pathlib.Path({str(run_dir)!r}), pathlib.Path({str(tmp_path)!
     assert names  # it had begun
     assert not any(name.isdecimal() for name in names)
     assert export_saved_models(run_dir, tmp_path, ["ab"]) == [tmp_path / "ab" / "1"]
+    assert [path.name for path in (tmp_path / "ab").iterdir()] == ["1"]
 
 
 def test_an_output_that_cannot_be_written(run_dir, tmp_path):

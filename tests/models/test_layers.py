@@ -196,6 +196,31 @@ def test_enlarging_in_training_never_makes_the_enlarged_map():
     assert "DepthToSpace" in types and "ResizeNearestNeighbor" not in types
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"activation": "relu"},
+        {"dilation_rate": 2},
+        {"padding": "same"},
+        {"data_format": "channels_first"},
+    ],
+)
+@pytest.mark.parametrize(
+    "make",
+    [lambda **more: layers.Conv2D(4, 3, **more), lambda **more: layers.Conv2DTranspose(4, **more)],
+)
+def test_what_a_convolution_would_leave_out_is_refused(make, settings):
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        make(**settings)
+
+
+def test_groups_and_other_kernels_are_refused():
+    with pytest.raises(ValueError, match="groups"):
+        layers.Conv2D(4, 3, groups=2)
+    with pytest.raises(ValueError, match="strides"):
+        layers.Conv2DTranspose(4, strides=(1, 1))
+
+
 def test_reflection_mirrors_without_the_edge():
     row = tf.reshape(tf.range(4.0), [1, 1, 4, 1]) * tf.ones([1, 4, 1, 1])
     padded = layers.ReflectionPadding2D(2)(row)[0, :, :, 0].numpy()

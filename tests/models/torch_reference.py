@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 
-def generator(filters: int, blocks: int) -> nn.Sequential:
+def generator(filters: int, blocks: int, dropout: bool = False) -> nn.Sequential:
     """c7s1-f, d2f, d4f, R4f × blocks, u2f, uf, c7s1-3."""
     modules = [nn.ReflectionPad2d(3), *_layer(nn.Conv2d(3, filters, 7))]
     for wide in (filters, 2 * filters):
         modules += _layer(nn.Conv2d(wide, 2 * wide, 3, stride=2, padding=1))
-    modules += [Residual(4 * filters) for _ in range(blocks)]
+    modules += [Residual(4 * filters, dropout) for _ in range(blocks)]
     for wide in (4 * filters, 2 * filters):
         modules += _layer(
             nn.ConvTranspose2d(wide, wide // 2, 3, stride=2, padding=1, output_padding=1)
@@ -38,14 +38,14 @@ def discriminator(filters: int, strided: int = 3) -> nn.Sequential:
 class Residual(nn.Module):
     """x + f(x), two 3×3 convolutions with reflection."""
 
-    def __init__(self, filters: int) -> None:
+    def __init__(self, filters: int, dropout: bool = False) -> None:
         super().__init__()
         first, second = nn.Conv2d(filters, filters, 3), nn.Conv2d(filters, filters, 3)
-        pad = nn.ReflectionPad2d(1)
-        self.inner = nn.Sequential(pad, *_layer(first), pad, *_layer(second)[:2])
+        pad, between = nn.ReflectionPad2d(1), [nn.Dropout(0.5)] if dropout else []
+        self.conv_block = nn.Sequential(pad, *_layer(first), *between, pad, *_layer(second)[:2])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.inner(x)
+        return x + self.conv_block(x)
 
 
 def _layer(convolution: nn.Module) -> list[nn.Module]:
