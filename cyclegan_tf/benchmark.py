@@ -1,5 +1,7 @@
-"""Measures this machine: ``python -m cyclegan_tf.benchmark --what data|step``.
+"""Measures this machine: ``python -m cyclegan_tf.benchmark --what step``.
 
+step: seconds per optimizer step. data: input in images/s, beside a plain Pillow loader. start: from
+the command to the first step. memory: peak of two steps. export: the generator as a SavedModel.
 Prints a table and, with --output, writes the same figures as JSON with the versions and the CPU.
 """
 
@@ -7,33 +9,40 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cyclegan_tf.benchmarking import SUBJECTS, measurement
 from cyclegan_tf.environment import prepare_environment
 from cyclegan_tf.errors import UserError, run_command
 from cyclegan_tf.flags import Parser, add_setting_flags, config_from_flags
 
-_SUBJECTS = ("data", "step")
+_AGAINST = ("tutorial",)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; the exit status is 0."""
     parser = Parser(prog="python -m cyclegan_tf.benchmark", description=__doc__)
-    parser.add_argument(
-        "--what", metavar="|".join(_SUBJECTS), required=True, help="what to measure"
-    )
+    parser.add_argument("--what", metavar="|".join(SUBJECTS), required=True, help="what to measure")
     parser.add_argument("--rounds", type=int, default=5, help="measurements to take (default: 5)")
+    parser.add_argument(
+        "--against",
+        metavar="|".join(_AGAINST),
+        default="",
+        help="with --what step: take turns with the step as tutorials write it",
+    )
     parser.add_argument("--output", type=Path, help="write the figures to this JSON file")
     add_setting_flags(parser, "paper")
     arguments = parser.parse_args(argv)
-    if arguments.what not in _SUBJECTS:
-        raise UserError(f"--what {arguments.what}: must be one of {', '.join(_SUBJECTS)}")
+    if arguments.what not in SUBJECTS:
+        raise UserError(f"--what {arguments.what}: must be one of {', '.join(SUBJECTS)}")
     if arguments.rounds < 1:
         raise UserError(f"--rounds {arguments.rounds}: must be at least 1")
+    if arguments.against and (arguments.against not in _AGAINST or arguments.what != "step"):
+        raise UserError(
+            f"--against {arguments.against}: must be {' or '.join(_AGAINST)}, with --what step"
+        )
     config = config_from_flags(arguments)
-    prepare_environment(training=True)
-    from cyclegan_tf import benchmarking
-
-    measure = getattr(benchmarking, f"measure_{arguments.what}")
-    table = measure(config, arguments.rounds)
+    prepare_environment(training=arguments.what in ("step", "memory"))
+    extra = {"against": arguments.against} if arguments.against else {}
+    table = measurement(arguments.what)(config, arguments.rounds, **extra)
     print(table.text())
     if arguments.output:
         table.save(arguments.output)

@@ -283,6 +283,16 @@ class RunConfig(Section):
     max_nonfinite: int = setting(
         10, "steps in a row whose loss or gradient is not finite until the run gives up", low=1
     )
+    jit: str = setting(
+        "auto",
+        "compile the losses and their gradients with XLA; auto: on a GPU, not on a CPU",
+        choices=("auto", "on", "off"),
+    )
+    recompute: bool = setting(
+        False,
+        "gradient checkpointing: run the generators' residual blocks again in the backward pass, "
+        "which takes less memory and more time, and changes no result",
+    )
     steps_per_call: int = setting(20, "steps that run in the graph for one call from Python", low=1)
     log_every: int = setting(100, "steps between lines of metrics.jsonl", low=1)
     sample_every: int = setting(1000, "steps between sample pictures", low=1)
@@ -344,8 +354,22 @@ class Config:
             )
         if self.history.size and self.history.kind != "swap":
             self._check_report_history()
+        if self.generator.dropout:
+            self._check_dropout()
         if self.losses.gan_loss == "wasserstein" and not self.losses.gradient_penalty:
             raise UserError("--gan-loss wasserstein: needs --gradient-penalty, usually 10")
+
+    def _check_dropout(self) -> None:
+        if self.run.recompute:
+            raise UserError(
+                "--recompute true: not with --generator-dropout, as a block that is run again "
+                "would drop others; take --recompute false"
+            )
+        if self.run.jit == "on":
+            raise UserError(
+                "--jit on: not with --generator-dropout, whose count of calls XLA cannot update; "
+                "take --jit auto or off"
+            )
 
     def _check_report_history(self) -> None:
         if self.history.size < self.run.batch_size:

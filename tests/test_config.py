@@ -142,6 +142,11 @@ def test_an_unknown_setting_names_its_flag():
             "--history-size 4: must be 0 or at least",
         ),
         ({"gan_loss": "wasserstein"}, "--gan-loss wasserstein: needs --gradient-penalty"),
+        (
+            {"recompute": True, "generator_dropout": 0.5},
+            "--recompute true: not with --generator-dropout",
+        ),
+        ({"jit": "on", "generator_dropout": 0.5}, "--jit on: not with --generator-dropout"),
     ],
 )
 def test_settings_that_do_not_go_together_name_the_flag(settings, start):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from typing import Callable
 
 import tensorflow as tf
 
 from cyclegan_tf.benchmarking.table import Table
+from cyclegan_tf.benchmarking.tutorial import TutorialStep
 from cyclegan_tf.config import Config
 from cyclegan_tf.training.devices import make_strategy, resolve_precision
 from cyclegan_tf.training.state import TrainingState
@@ -15,34 +17,70 @@ from cyclegan_tf.training.step import TrainingStep
 _SECONDS_PER_ROUND = 3.0
 _STEPS = 1000  # The length of the training matters only to the learning rate.
 
+Take = Callable[[int], None]  # takes so many steps, and returns when they are done
 
-def measure_step(config: Config, rounds: int) -> Table:
+
+def measure_step(config: Config, rounds: int, against: str = "") -> Table:
     """Seconds per optimizer step on pictures that lie in memory.
 
     Args:
         config: the settings.
         rounds: how often to measure, each time over about three seconds' steps, or one.
+        against: "tutorial" takes turns with ``TutorialStep``, in float32 on one device.
     """
-    strategy = make_strategy(config.run)
     precision, _ = resolve_precision(config.run.precision)
-    step = TrainingStep(config, TrainingState(config, strategy, precision), strategy, _STEPS)
-    pairs = iter(strategy.experimental_distribute_dataset(_noise(config)))
-    step.run(pairs, tf.constant(1))
-    seconds = _seconds(step, pairs, 1)
-    steps = max(1, int(_SECONDS_PER_ROUND / seconds))
+    contenders = {"step": our_step(config, precision)}
+    if against:
+        contenders[against] = _tutorial_step(config)
     size, batch = config.data.image_size, config.run.batch_size
+    replicas = config.run.replicas or 1
     table = Table(
-        f"training step, {config.preset}, {size} px, batch {batch}, {precision}", "s/step"
+        f"training step, {config.preset}, {size} px, batch {batch}, {replicas} replica(s), "
+        f"{precision}",
+        "s/step",
     )
+    for take in contenders.values():
+        take(1)  # traces
+    counts = {name: _steps_per_round(take) for name, take in contenders.items()}
     for _ in range(rounds):
-        table.add("step", _seconds(step, pairs, steps))
+        for name, take in contenders.items():
+            table.add(name, _seconds(take, counts[name]))
+    table.remark(f"{batch / table.median('step'):.2f} pairs/s")
+    if against:
+        table.compare("step", against)
     return table
 
 
-def _seconds(step: TrainingStep, pairs, steps: int) -> float:
+def our_step(config: Config, precision: str) -> Take:
+    """The project's own step, on noise."""
+    strategy = make_strategy(config.run)
+    step = TrainingStep(config, TrainingState(config, strategy, precision), strategy, _STEPS)
+    pairs = iter(strategy.experimental_distribute_dataset(_noise(config)))
+
+    def take(steps: int) -> None:
+        losses = step.run(pairs, tf.constant(steps))
+        float(losses["cycle_a"])  # waits for the device
+
+    return take
+
+
+def _tutorial_step(config: Config) -> Take:
+    step, pairs = TutorialStep(config), iter(_noise(config))
+
+    def take(steps: int) -> None:
+        for _ in range(steps):
+            float(step.run(*next(pairs)))
+
+    return take
+
+
+def _steps_per_round(take: Take) -> int:
+    return max(1, int(_SECONDS_PER_ROUND / _seconds(take, 1)))
+
+
+def _seconds(take: Take, steps: int) -> float:
     start = time.perf_counter()
-    losses = step.run(pairs, tf.constant(steps))
-    float(losses["cycle_a"])  # waits for the device
+    take(steps)
     return (time.perf_counter() - start) / steps
 
 

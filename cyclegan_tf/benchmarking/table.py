@@ -22,11 +22,13 @@ class Table:
         title: what was measured.
         unit: the values' unit.
         rows: the values of each name, one per round.
+        remarks: lines below the table.
     """
 
     title: str
     unit: str
     rows: dict[str, list[float]] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
 
     def add(self, name: str, value: float) -> None:
         """Adds one round's value to a row."""
@@ -36,8 +38,20 @@ class Table:
         """The median of a row."""
         return statistics.median(self.rows[name])
 
+    def remark(self, text: str) -> None:
+        """Adds a line below the table."""
+        self.remarks.append(text)
+
+    def compare(self, name: str, other: str) -> None:
+        """Remarks how often ``other``'s time is ``name``'s: the median of the rounds' ratios."""
+        pairs = zip(self.rows[name], self.rows[other])
+        ratio = statistics.median(theirs / ours for ours, theirs in pairs)
+        self.remark(
+            f"{name} is {ratio:.2f} times as fast as {other} (median of the rounds' ratios)"
+        )
+
     def text(self) -> str:
-        """The table with the median, minimum and maximum of each row."""
+        """The table with the median, minimum and maximum of each row, and the remarks."""
         width = max(map(len, self.rows))
         lines = [
             f"{self.title} ({self.unit})",
@@ -46,7 +60,7 @@ class Table:
         for name, values in self.rows.items():
             numbers = (statistics.median(values), min(values), max(values))
             lines.append(f"{name:{width}}  " + " ".join(f"{number:10.3f}" for number in numbers))
-        return "\n".join(lines)
+        return "\n".join(lines + self.remarks)
 
     def save(self, path: Path) -> None:
         """Writes the values as JSON, with the machine and the versions.
@@ -54,7 +68,8 @@ class Table:
         Raises:
             UserError: if the file cannot be written.
         """
-        content = {"title": self.title, "unit": self.unit, "rows": self.rows, **environment()}
+        content = {"title": self.title, "unit": self.unit, "rows": self.rows}
+        content.update(remarks=self.remarks, **environment())
         try:
             Path(path).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         except OSError as error:

@@ -61,6 +61,11 @@ def trainable_variables(model: keras.Model) -> list[tf.Variable]:
     ]
 
 
+def library_instance_norm() -> keras.layers.Layer:
+    """The instance norm of tensorflow-addons or Keras as it is, to measure ours against."""
+    return _InstanceNormalization(**_INSTANCE_NORM_ARGUMENTS)
+
+
 @keras.utils.register_keras_serializable(_PACKAGE)
 class InstanceNormalization(_InstanceNormalization):
     """Instance normalization (Ulyanov et al. 2016) with float32 statistics.

@@ -7,7 +7,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from cyclegan_tf.cluster import VARIABLE, Cluster
-from cyclegan_tf.config import RunConfig
+from cyclegan_tf.config import Config, RunConfig
 from cyclegan_tf.errors import UserError
 
 _BFLOAT16_CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
@@ -28,6 +28,8 @@ def make_strategy(config: RunConfig) -> tf.distribute.Strategy:
     if Cluster.from_environment().workers > 1:
         return _multi_worker_strategy(config)
     gpus = tf.config.list_physical_devices("GPU")
+    # TensorFlow's default, made explicit: float32 convolutions on GPUs from Ampere on.
+    tf.config.experimental.enable_tensor_float_32_execution(True)
     count = config.replicas or max(1, len(gpus))
     if config.batch_size % count:
         raise UserError(
@@ -93,6 +95,13 @@ def resolve_precision(precision: str) -> tuple[str, str]:
     if found:
         return "bfloat16", f"this CPU has {', '.join(found)}"
     return "float32", "this CPU has no bfloat16 instructions"
+
+
+def resolve_jit(config: Config) -> bool:
+    """Whether to compile with XLA; "auto": on a GPU, unless there is dropout (see ``Config``)."""
+    if config.run.jit != "auto":
+        return config.run.jit == "on"
+    return bool(tf.config.list_physical_devices("GPU")) and not config.generator.dropout
 
 
 def _compute_capability(gpu: tf.config.PhysicalDevice) -> tuple[int, int]:

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 import tensorflow as tf
 
 from cyclegan_tf.config import Config
+from cyclegan_tf.models.recompute import Recomputed
 from cyclegan_tf.training import losses
+from cyclegan_tf.training.devices import resolve_jit
 from cyclegan_tf.training.distillation import Imitation, Teacher
 from cyclegan_tf.training.schedule import learning_rate
 from cyclegan_tf.training.state import TrainingState, replica_number
@@ -43,6 +45,13 @@ class TrainingStep:
         self.total_steps = total_steps
         self.imitation = Imitation(config, teacher, state.networks) if teacher else None
         self.nonfinite = NonFinite(len(self.metric_names()))
+        generators = state.generators
+        if config.run.recompute:
+            generators = [Recomputed(generator) for generator in generators]
+        self._generator_ab, self._generator_ba = generators
+        if resolve_jit(config):
+            self.generator_gradients = tf.function(self.generator_gradients, jit_compile=True)
+            self._judge = tf.function(self._judge, jit_compile=True)
 
     @tf.function
     def run(self, pairs: Iterator[tuple[tf.Tensor, tf.Tensor]], steps: tf.Tensor) -> Metrics:
@@ -124,10 +133,10 @@ class TrainingStep:
         variables = self.state.generator_variables()
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
-            fake_b, same_b = self._translate_and_keep(networks.generator_ab, real_a, real_b)
-            fake_a, same_a = self._translate_and_keep(networks.generator_ba, real_b, real_a)
-            cycled_a = networks.generator_ba(fake_b, training=True)
-            cycled_b = networks.generator_ab(fake_a, training=True)
+            fake_b, same_b = self._translate_and_keep(self._generator_ab, real_a, real_b)
+            fake_a, same_a = self._translate_and_keep(self._generator_ba, real_b, real_a)
+            cycled_a = self._generator_ba(fake_b, training=True)
+            cycled_b = self._generator_ab(fake_a, training=True)
             decision_a = networks.discriminator_a(fake_a, training=True)
             decision_b = networks.discriminator_b(fake_b, training=True)
             metrics = {
@@ -171,18 +180,21 @@ class TrainingStep:
         share: float,
     ) -> tuple[list[tf.Tensor], Metrics]:
         """The gradients of both discriminators' weights, learnt from the history, and the terms."""
-        networks, state = self.state.networks, self.state
-        history_a, history_b = state.replica_histories()
+        history_a, history_b = self.state.replica_histories()
         seen_a = history_a.query(fake_a, self._seed(_SEED_HISTORY_A))
         seen_b = history_b.query(fake_b, self._seed(_SEED_HISTORY_B))
-        variables = state.discriminator_variables()
+        return self._judge((real_a, real_b), (seen_a, seen_b), (fake_a, fake_b), share)
+
+    def _judge(self, real, seen, fake, share: float) -> tuple[list[tf.Tensor], Metrics]:
+        """The same from pairs (A, B): real ones, those from the history, and the newest ones."""
+        networks, variables = self.state.networks, self.state.discriminator_variables()
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
             loss_a, metrics_a = self._discriminator_loss(
-                networks.discriminator_a, real_a, seen_a, fake_a, _SEED_PENALTY_A
+                networks.discriminator_a, real[0], seen[0], fake[0], _SEED_PENALTY_A
             )
             loss_b, metrics_b = self._discriminator_loss(
-                networks.discriminator_b, real_b, seen_b, fake_b, _SEED_PENALTY_B
+                networks.discriminator_b, real[1], seen[1], fake[1], _SEED_PENALTY_B
             )
             loss = share * (loss_a + loss_b)
         metrics = {f"{name}_a": value for name, value in metrics_a.items()}

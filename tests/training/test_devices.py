@@ -10,7 +10,8 @@ import tensorflow as tf
 
 from cyclegan_tf.config import RunConfig
 from cyclegan_tf.errors import UserError
-from cyclegan_tf.training.devices import make_strategy, resolve_precision
+from cyclegan_tf.presets import make_config
+from cyclegan_tf.training.devices import make_strategy, resolve_jit, resolve_precision
 
 
 @pytest.fixture
@@ -115,3 +116,28 @@ def test_more_virtual_devices_than_tensorflow_started_with_need_a_new_process():
     tf.constant(0.0)
     with pytest.raises(UserError, match="--replicas 3: TensorFlow has started already"):
         make_strategy(RunConfig(batch_size=3, replicas=3))
+
+
+@pytest.mark.parametrize(
+    ("asked", "gpus", "used"),
+    [
+        ("on", [], True),
+        ("off", [(9, 0)], False),
+        ("auto", [], False),
+        ("auto", [(7, 0)], True),
+    ],
+)
+def test_xla_is_tried_on_a_gpu(hardware, asked, gpus, used):
+    hardware(*gpus)
+    assert resolve_jit(make_config("paper", jit=asked)) == used
+
+
+def test_xla_is_not_tried_with_dropout(hardware):
+    hardware((9, 0))
+    assert not resolve_jit(make_config("face2anime"))
+
+
+def test_tensor_float_32_is_on():
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    make_strategy(RunConfig())
+    assert tf.config.experimental.tensor_float_32_execution_enabled()

@@ -152,6 +152,52 @@ def test_no_identity_passes_at_weight_0(
     assert sorted(seen) == sorted(2 * passes)
 
 
+@pytest.mark.parametrize("preset", ["paper", "demo", "selfie2anime-v1"])
+def test_recomputed_blocks_change_no_gradient(preset, tiny_config, new_training, pictures):
+    """Compiled, as only there could the graph's optimizer merge the two forward passes."""
+    results, arguments = [], (pictures(2), pictures(2, seed=1), 1.0)
+    for recompute in (False, True):
+        config = tiny_config(preset, batch_size=2, recompute=recompute)
+        step = new_training(config)
+        enlarged(step)
+        compiled = tf.function(lambda *given, step=step: step.strategy.run(
+            step.generator_gradients, args=given
+        ))  # fmt: skip
+        results.append(compiled(*arguments)[0])
+    assert_close([gradient.numpy() for gradient in results[1]], [g.numpy() for g in results[0]])
+
+
+def test_recomputed_blocks_run_again(tiny_config, new_training, pictures):
+    """One block more costs its 2 convolutions in 4 passes, and recomputed twice as many."""
+
+    def convolutions(blocks: int, recompute: bool) -> int:
+        step = new_training(tiny_config(generator_blocks=blocks, recompute=recompute))
+        run = tf.function(lambda images: step.strategy.run(
+            step.generator_gradients, args=(images, images, 1.0)
+        )[0])  # fmt: skip
+        graph = run.get_concrete_function(tf.constant(pictures())).graph.as_graph_def()
+        parts = [graph.node, *(function.node_def for function in graph.library.function)]
+        return sum(node.op == "Conv2D" for part in parts for node in part)
+
+    for recompute, cost in ((False, 8), (True, 16)):
+        assert convolutions(2, recompute) - convolutions(1, recompute) == cost
+
+
+def test_xla_takes_the_same_step(tiny_config, new_training, pairs, pictures):
+    moments, metrics = [], []
+    for jit in ("off", "on"):
+        config = tiny_config("demo", generator_blocks=1, jit=jit)
+        step = new_training(config)
+        enlarged(step)
+        batches = pairs(step, pictures(2), pictures(2, seed=1))
+        metrics.append(
+            {name: float(value) for name, value in step.run(batches, tf.constant(1)).items()}
+        )
+        moments.append([each.numpy() for each in step.state.generator_optimizer.first_moments])
+    assert metrics[1] == pytest.approx(metrics[0], rel=1e-3)
+    assert_close(moments[1], moments[0])
+
+
 def test_every_preset_trains(preset, tiny_config, new_training, pairs, pictures, eager):
     config = tiny_config(preset)
     assert config.run.batch_size in (1, 5)
@@ -182,6 +228,37 @@ def test_bfloat16_trains_float32_weights(tiny_config, new_training, pairs, pictu
     assert all(value.dtype == tf.float32 for value in metrics.values())
     assert np.isfinite([float(value) for value in metrics.values()]).all()
     assert all(weight.dtype == np.float32 for weight in weights_of(step.state.networks))
+
+
+def test_bfloat16_learns_what_float32_learns(tiny_config, new_training, pairs, pictures):
+    """After 30 steps the losses agree within 5 %, and both have learned: the cycle loss fell."""
+    ends = []
+    for precision in ("float32", "bfloat16"):
+        config = tiny_config("demo", generator_blocks=1, generator_filters=4, learning_rate=2e-3)
+        step = new_training(config, precision=precision)
+        batches = pairs(step, pictures(4), pictures(4, seed=1))
+        start, _, end = (step.run(batches, tf.constant(steps)) for steps in (4, 26, 4))
+        assert float(end["cycle_a"]) < 0.95 * float(start["cycle_a"])
+        ends.append({name: float(value) for name, value in end.items()})
+    assert ends[1] == pytest.approx(ends[0], rel=0.05)
+
+
+def test_discriminators_get_no_gradient_in_the_generators_update(
+    tiny_config, new_training, pictures
+):
+    """Not even computed: their kernels' gradients are in no place of the traced graph."""
+    step, images = new_training(tiny_config()), tf.constant(pictures())
+    run = tf.function(lambda: step.strategy.run(
+        step.generator_gradients, args=(images, images, 1.0)
+    )[0])  # fmt: skip
+    operations = run.get_concrete_function().graph.get_operations()
+    made = [operation.inputs for operation in operations if operation.type.endswith("Filter")]
+    generator_kernels = [
+        weight for weight in step.state.generator_variables() if len(weight.shape) == 4
+    ]
+    passes = 2  # the identity's goes with the translation's
+    assert len(made) <= passes * len(generator_kernels)
+    assert made
 
 
 def test_the_rate_follows_the_length_of_the_training(

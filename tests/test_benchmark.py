@@ -1,0 +1,63 @@
+"""The command benchmark: every subject measured for real, on the smallest networks."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from cyclegan_tf import benchmark
+from cyclegan_tf.errors import UserError
+
+TINY = {
+    "preset": "paper",
+    "image-size": 16,
+    "generator-filters": 2,
+    "generator-blocks": 1,
+    "discriminator-filters": 2,
+    "discriminator-strided": 2,
+    "rounds": 1,
+}
+
+
+def measured(what: str, tmp_path, capsys, *flags: str) -> dict[str, list[float]]:
+    """The rows that the command writes; each stands in the table that it prints, too."""
+    output = tmp_path / "table.json"
+    tiny = [f"--{name}={value}" for name, value in TINY.items()]
+    assert benchmark.main([f"--what={what}", f"--output={output}", *tiny, *flags]) == 0
+    content = json.loads(output.read_text(encoding="utf-8"))
+    printed = capsys.readouterr().out
+    for name, values in content["rows"].items():
+        assert name in printed
+        assert len(values) == 1 and values[0] > 0
+    return content["rows"]
+
+
+def test_step_takes_turns_with_the_tutorial(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("cyclegan_tf.benchmarking.step._SECONDS_PER_ROUND", 0.0)
+    rows = measured("step", tmp_path, capsys, "--against=tutorial")
+    assert set(rows) == {"step", "tutorial"}
+
+
+def test_memory_of_a_step_is_more_than_that_of_the_import(tmp_path, capsys):
+    rows = measured("memory", tmp_path, capsys)
+    assert 0.05 < rows["TensorFlow imported"][0] < rows["after two steps"][0] < 10
+
+
+def test_export(tmp_path, capsys):
+    rows = measured("export", tmp_path, capsys)
+    assert set(rows) == {"save", "load", "first translation", "each further one"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (["--what=nothing"], "--what nothing"),
+        (["--what=step", "--rounds=0"], "--rounds 0"),
+        (["--what=step", "--against=nobody"], "--against nobody"),
+        (["--what=data", "--against=tutorial"], "--against tutorial"),
+    ],
+)
+def test_wrong_flags_are_named(flags, named):
+    with pytest.raises(UserError, match=named):
+        benchmark.main(flags)
