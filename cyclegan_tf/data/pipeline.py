@@ -151,6 +151,12 @@ def test_images(
     return _records(shards, split).take(limit).map(load, num_parallel_calls=tf.data.AUTOTUNE)
 
 
+def picture_sides(shards: Shards, split: str, limit: int) -> list[int]:
+    """The shorter sides of a split's first pictures, in pixels."""
+    examples = _records(shards, split).take(limit).as_numpy_iterator()
+    return [int(min(example["height"], example["width"])) for example in examples]
+
+
 def decode(encoded: tf.Tensor) -> tf.Tensor:
     """Encoded JPEG, PNG or BMP bytes to float32 [height, width, 3] in [0, 255]."""
     pixels = tf.io.decode_image(encoded, channels=3, expand_animations=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -14,10 +15,12 @@ from cyclegan_tf.errors import UserError
 from cyclegan_tf.evaluation.features import FeatureNetwork
 from cyclegan_tf.evaluation.metrics import (
     KID_SUBSETS,
+    checkerboard,
     frechet_distance,
     kernel_distance,
     kid_subset_size,
     paired_scores,
+    power_spectra,
 )
 from cyclegan_tf.models.networks import Generators
 
@@ -34,6 +37,7 @@ class _Pass:
 
     translated: list[np.ndarray] = field(default_factory=list)  # uint8 batches, if kept
     features: list[np.ndarray] = field(default_factory=list)
+    spectra: list[np.ndarray] = field(default_factory=list)
     cycle: list[np.ndarray] = field(default_factory=list)
     identity: list[np.ndarray] = field(default_factory=list)
 
@@ -65,6 +69,7 @@ class Evaluator:
         self.shards, self.image_size = shards, image_size
         self.network, self.paired = network, paired
         self.limit = max_images or -1
+        self._translators: dict[tuple[int, int], Any] = {}
         self.counts = {domain: self._count(domain) for domain in "AB"}
         if paired:
             self._check_names()
@@ -107,9 +112,10 @@ class Evaluator:
         Returns:
             ``{"ab": scores, "ba": scores}``. Always ``cycle_error`` (real to translated and back)
             and ``identity_error`` (a picture that is of the target domain already), mean absolute
-            errors in levels of 255. With a network ``fid_NAME``, ``kid_NAME`` and ``kid_sd_NAME``
-            against the test pictures of the target domain. With pairs, ``mae``, ``psnr`` and
-            ``ssim`` against the truth, and ``distance_NAME`` with a network.
+            errors in levels of 255, and ``checkerboard`` (``metrics.checkerboard``). With a network
+            ``fid_NAME``, ``kid_NAME`` and ``kid_sd_NAME`` against the test pictures of the target
+            domain. With pairs, ``mae``, ``psnr`` and ``ssim`` against the truth, and
+            ``distance_NAME`` with a network.
         """
         a = self._pass("A", generators.ab, generators.ba)
         b = self._pass("B", generators.ba, generators.ab)
@@ -120,38 +126,38 @@ class Evaluator:
 
         Returns:
             ``{"untranslated": {"ab": scores, "ba": scores}, "real": {…}}``: of the source pictures
-            as they are, and (FID and KID only) of as many training pictures of the target domain.
+            as they are, and of real ones of the target domain: the checkerboard of the test
+            pictures, FID and KID of as many training pictures.
         """
+        patterns = {domain: self._checkerboard(domain) for domain in "AB"}
         found: dict[str, dict[str, Scores]] = {"untranslated": {}, "real": {}}
         for source, target in ("AB", "BA"):
             direction = f"{source}{target}".lower()
             features = self._real_features[source] if self.network else None
-            scores = self._distribution_scores(features, target)
+            scores = {"checkerboard": patterns[source]}
+            scores.update(self._distribution_scores(features, target))
             if self.paired:
                 scores.update(self._truth_scores(self._in_order(source), target))
             found["untranslated"][direction] = scores
+            found["real"][direction] = {"checkerboard": patterns[target]}
             if self.network:
                 limit = self.counts[target]
                 other = self._features(self._pixels(f"train{target}", limit))
                 if len(other) >= 4:
-                    found["real"][direction] = self._distribution_scores(other, target)
+                    found["real"][direction].update(self._distribution_scores(other, target))
         return found
 
     def _pass(self, domain: str, forward, backward) -> _Pass:
         """Translates a domain's pictures, and back, and through the other generator."""
-
-        @tf.function
-        def translate(real):
-            fake = forward(real, training=False)
-            there_and_back = backward(fake, training=False)
-            return fake, _error(there_and_back, real), _error(backward(real, training=False), real)
-
+        key = (id(forward), id(backward))  # so that each pair is traced once
+        translate = self._translators.setdefault(key, _translator(forward, backward))
         found = _Pass()
         for real, _ in self._images(f"test{domain}").batch(_BATCH):
             fake, cycle, identity = translate(real)
             pixels = to_pixels(fake).numpy()
             found.cycle.append(cycle.numpy())
             found.identity.append(identity.numpy())
+            found.spectra.append(power_spectra(pixels))
             if self.network:
                 found.features.append(self.network.features(pixels))
             if self.paired:
@@ -162,6 +168,7 @@ class Evaluator:
         scores = {
             "cycle_error": float(np.concatenate(found.cycle).mean()),
             "identity_error": float(np.concatenate(other.identity).mean()),
+            "checkerboard": checkerboard(np.concatenate(found.spectra)),
         }
         if self.network:
             features = np.concatenate(found.features)
@@ -195,6 +202,10 @@ class Evaluator:
             scores[f"distance_{self.network.key}"] = float(np.concatenate(distances).mean())
         return scores
 
+    def _checkerboard(self, domain: str) -> float:
+        pixels = self._pixels(f"test{domain}", self.limit)
+        return checkerboard(np.concatenate([power_spectra(batch) for batch in pixels]))
+
     @cached_property
     def _real_features(self) -> dict[str, np.ndarray]:
         return {
@@ -219,6 +230,18 @@ class Evaluator:
         """uint8 batches of a split."""
         images = test_images(self.shards, split, self.image_size, limit, RESIZE).batch(_BATCH)
         return (to_pixels(batch).numpy() for batch, _ in images)
+
+
+def _translator(forward, backward):
+    """A function: the translation of a batch, its cycle errors and its identity errors."""
+
+    @tf.function(reduce_retracing=True)
+    def translate(real: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        fake = forward(real, training=False)
+        cycled, kept = backward(fake, training=False), backward(real, training=False)
+        return fake, _error(cycled, real), _error(kept, real)
+
+    return translate
 
 
 def _error(images: tf.Tensor, real: tf.Tensor) -> tf.Tensor:

@@ -66,6 +66,9 @@ def _convolution(x, filters, stride, settings: DiscriminatorConfig, initializers
         "kernel_initializer": next(initializers),
         "name": f"{name}_conv",
     }
+    pad = 1 if settings.padding == "one" else "same"
+    if settings.spectral_norm:
+        return layers.SpectralConv2D(filters, settings.kernel, pad=pad, **arguments)(x)
     if settings.padding == "one":
         return layers.Conv2D(filters, settings.kernel, pad=1, **arguments)(x)
     return keras.layers.Conv2D(filters, settings.kernel, padding="same", **arguments)(x)

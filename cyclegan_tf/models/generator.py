@@ -44,11 +44,21 @@ def build_generator(
     for i in stages:
         filters //= 2
         x = _upsample(x, filters, settings, initializers, f"up_{i}")
-    x = _padded_convolution(x, 3, 7, settings, initializers, "output", bias=True)
+    features = x
+    x = _padded_convolution(features, 3, 7, settings, initializers, "output", bias=True)
     if settings.skip:
         x = keras.layers.Add(name="skip_add")([x, inputs])
     outputs = keras.layers.Activation("tanh", dtype="float32", name="tanh")(x)
+    if settings.mask:
+        outputs = _masked(outputs, inputs, features, settings, initializers)
     return keras.Model(inputs, outputs, name=name)
+
+
+def _masked(painted, inputs, features, settings: GeneratorConfig, initializers):
+    """mask × painted + (1 − mask) × input (Pumarola et al. 2018; Mejjati et al. 2018)."""
+    mask = _padded_convolution(features, 1, 7, settings, initializers, "mask", bias=True)
+    mask = keras.layers.Activation("sigmoid", dtype="float32", name="mask")(mask)
+    return layers.Blend(dtype="float32", name="blend")([mask, painted, inputs])
 
 
 def normal_initializers(seed: int) -> Iterator[keras.initializers.Initializer]:

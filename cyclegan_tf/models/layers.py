@@ -262,6 +262,71 @@ class EnlargingConv2D(Conv2D):
 
 
 @keras.utils.register_keras_serializable(_PACKAGE)
+class SpectralConv2D(Conv2D):
+    """A convolution whose kernel is divided by its largest singular value (Miyato et al. 2018).
+
+    The singular value is that of the kernel as a matrix [height × width × channels, filters],
+    followed by one power iteration per call in training; the vector is a weight, so that a resumed
+    run goes on with it. No gradient goes into the vector.
+
+    Shapes: as ``Conv2D``; with ``pad`` "same" as Keras's own with padding "same".
+    """
+
+    def __init__(
+        self, filters: int, kernel_size: int, *, pad: int | str = 0, **kwargs: Any
+    ) -> None:
+        super().__init__(filters, kernel_size, pad=0 if pad == "same" else pad, **kwargs)
+        self.same = pad == "same"
+
+    def build(self, input_shape: Any) -> None:
+        super().build(input_shape)
+        self.vector = self.add_weight(
+            name="vector",
+            shape=(1, self.filters),
+            initializer=keras.initializers.RandomNormal(seed=0),
+            trainable=False,
+            aggregation=_FIRST_REPLICA,
+        )
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        kernel = tf.convert_to_tensor(self.kernel)
+        kernel /= tf.cast(self._largest_singular_value(bool(training)), kernel.dtype)
+        padding = "SAME" if self.same else [[0, 0], *[[self.pad, self.pad]] * 2, [0, 0]]
+        if isinstance(padding, list):
+            inputs, padding = tf.pad(inputs, padding), "VALID"
+        outputs = tf.nn.conv2d(inputs, kernel, strides=self.strides, padding=padding)
+        return tf.nn.bias_add(outputs, self.bias) if self.use_bias else outputs
+
+    def _largest_singular_value(self, update: bool) -> tf.Tensor:
+        """A float32 scalar; in training the vector takes one power iteration first."""
+        kernel = tf.cast(tf.convert_to_tensor(self.kernel), tf.float32)
+        matrix = tf.reshape(kernel, [-1, self.filters])
+        fixed = tf.stop_gradient(matrix)
+        right = tf.cast(tf.convert_to_tensor(self.vector), tf.float32)
+        left = tf.math.l2_normalize(tf.matmul(right, fixed, transpose_b=True))
+        if update:
+            right = tf.math.l2_normalize(tf.matmul(left, fixed))
+            self.vector.assign(right)
+        else:
+            right = tf.math.l2_normalize(right)
+        return tf.reduce_sum(tf.matmul(left, matrix) * right)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        if not self.same:
+            return super().compute_output_shape(input_shape)
+        batch, height, width, _ = input_shape
+        sides = [
+            None if side is None else -(-side // stride)
+            for side, stride in zip((height, width), self.strides)
+        ]
+        return (batch, *sides, self.filters)
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        return {**config, "pad": "same"} if self.same else config
+
+
+@keras.utils.register_keras_serializable(_PACKAGE)
 class Conv2DTranspose(keras.layers.Conv2DTranspose):
     """The 3×3, stride-2 transposed convolution of the authors' PyTorch code.
 
@@ -317,6 +382,21 @@ class ReflectionPadding2D(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "pad": self.pad}
+
+
+@keras.utils.register_keras_serializable(_PACKAGE)
+class Blend(keras.layers.Layer):
+    """mask × one + (1 − mask) × other.
+
+    Shapes: a list of [batch, h, w, 1] in [0, 1] and two of [batch, h, w, c] to [batch, h, w, c].
+    """
+
+    def call(self, inputs: list[tf.Tensor]) -> tf.Tensor:
+        mask, one, other = inputs
+        return other + mask * (one - other)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape[1]
 
 
 @keras.utils.register_keras_serializable(_PACKAGE)

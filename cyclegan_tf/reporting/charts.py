@@ -19,7 +19,12 @@ MAX_POINTS = 300  # of a curve
 MAX_CHARTS = 30  # An unbounded number of metrics must not make an unbounded page.
 MIN_SMOOTHED = 40  # Shorter curves are shown as they are.
 
-GROUPS = {"losses": "Losses", "scores": "Scores", "speed": "Speed and schedule"}
+GROUPS = {
+    "scores": "Scores",
+    "losses": "Losses",
+    "health": "Health",
+    "speed": "Speed and schedule",
+}
 _AXES = {"step", "time"}
 _LABELS = {"ab": "A → B", "ba": "B → A", "a": "A", "b": "B", "": ""}
 _TITLES = {  # stem → (title, hint), in the order of the page
@@ -30,14 +35,28 @@ _TITLES = {  # stem → (title, hint), in the order of the page
     "penalty": ("Gradient penalty", ""),
     "teacher": ("Distance from the teacher", "mean |difference|"),
     "features": ("Distance from the teacher, in features", "mean |difference|"),
-    "fid": ("FID", "lower is better"),
-    "kid": ("KID", "lower is better"),
-    "mae": ("MAE", "lower is better"),
-    "lpips": ("LPIPS", "lower is better"),
-    "ssim": ("SSIM", "higher is better"),
-    "psnr": ("PSNR", "higher is better"),
+    "mae": ("MAE to the truth", "of 255, lower is better"),
+    "psnr": ("PSNR to the truth", "dB, higher is better"),
+    "ssim": ("SSIM to the truth", "higher is better"),
+    "cycle_error": ("Cycle error, test pictures", "of 255, lower is better"),
+    "identity_error": ("Identity error, test pictures", "of 255, lower is better"),
+    "checkerboard": ("Checkerboard", "power at upsampling's frequencies, 1: none"),
+    "diversity": ("Diversity", "share of the real pictures'"),
+    "accuracy_real": ("Discriminators right on real", "share of test patches"),
+    "accuracy_fake": ("Discriminators right on generated", "share of test patches"),
+    "margin": ("Discriminators' margin", "1: sure, 0: guessing"),
+    "brightness": ("Brightness kept", "correlation, below 0: inverted"),
+    "clipped": ("Black or saturated patches", "share above real pictures'"),
+    "gradient_generators": ("Gradient norm, generators", ""),
+    "gradient_discriminators": ("Gradient norm, discriminators", ""),
     "images_per_second": ("Throughput", "images/s"),
     "learning_rate": ("Learning rate", ""),
+}
+_NETWORK_TITLES = {  # the longest first
+    "kid_sd": "KID, deviation over subsets",
+    "kid": "KID",
+    "fid": "FID",
+    "distance": "Feature distance to the truth",
 }
 
 
@@ -46,7 +65,7 @@ class Curve:
     """A curve in SVG units: ``points`` and ``smooth`` ("" if not smoothed) of polylines."""
 
     label: str
-    colour: int  # 0 or 1
+    colour: int  # 0 and 1: the directions or domains; in a comparison the number of the run
     last: str
     end: tuple[float, float]
     points: str
@@ -55,7 +74,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Chart:
-    """A drawing with one curve or, for both directions or domains, two.
+    """A drawing with one curve or more: of both directions or domains, or of several runs.
 
     The ticks are (position in SVG units, text).
     """
@@ -104,11 +123,34 @@ def draw_charts(series: dict[str, Series]) -> dict[str, list[Chart]]:
     together: dict[str, list[str]] = {}
     for name in sorted(series.keys() - {"epoch"}):
         together.setdefault(split_name(name)[0], []).append(name)
-    order = list(_TITLES)
-    stems = sorted(together, key=lambda stem: (order.index(stem) if stem in order else 99, stem))
+    stems = sorted(together, key=_page_order)
     charts: dict[str, list[Chart]] = {title: [] for title in GROUPS.values()}
     for stem in stems[:MAX_CHARTS]:
-        chart = _chart(stem, {name: series[name] for name in together[stem]}, max(last, 1))
+        suffixes = {name: split_name(name)[1] for name in together[stem]}
+        curves = [
+            (_LABELS[suffix], int(suffix.startswith("b")), series[name])
+            for name, suffix in suffixes.items()
+        ]
+        chart = _draw(stem, "", curves, max(last, 1))
+        charts[GROUPS[group_of(stem)]].append(chart)
+    return {title: drawn for title, drawn in charts.items() if drawn}
+
+
+def draw_comparison(runs: dict[str, dict[str, Series]]) -> dict[str, list[Chart]]:
+    """The charts of each non-empty group, by its title: one per metric, with one curve per run.
+
+    Args:
+        runs: the series of each run, by its name; metrics that only one run has are drawn too.
+    """
+    names = {name for series in runs.values() for name in series} - {"epoch"}
+    last = max((one.steps[-1] for series in runs.values() for one in series.values()), default=0)
+    charts: dict[str, list[Chart]] = {title: [] for title in GROUPS.values()}
+    for name in sorted(names, key=_page_order)[: 2 * MAX_CHARTS]:
+        stem, suffix = split_name(name)
+        present = {run: series[name] for run, series in runs.items() if name in series}
+        colours = {run: number for number, run in enumerate(runs)}
+        curves = [(run, colours[run], one) for run, one in present.items()]
+        chart = _draw(stem, _LABELS[suffix], curves, max(last, 1))
         charts[GROUPS[group_of(stem)]].append(chart)
     return {title: drawn for title, drawn in charts.items() if drawn}
 
@@ -129,38 +171,63 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def _chart(stem: str, series: dict[str, Series], last_step: int) -> Chart:
-    title, hint = _TITLES.get(stem, (stem.replace("_", " ").capitalize(), ""))
+def _page_order(name: str) -> tuple[int, str]:
+    order, stem = list(_TITLES), split_name(name)[0]
+    if stem.startswith(tuple(f"{kind}_" for kind in _NETWORK_TITLES)):
+        return (-1, name)
+    return (order.index(stem) if stem in order else len(order), name)
+
+
+def _draw(stem: str, where: str, curves: list[tuple[str, int, Series]], last_step: int) -> Chart:
+    """A chart of (label, colour, values) curves; ``where`` goes into the title."""
+    title, hint = _title(stem)
     group = group_of(stem)
     noisy = group == "losses"
-    low, high = _range([one.values for one in series.values()], noisy, group != "scores")
+    values = [one.values for _, _, one in curves]
+    low, high = _range(values, noisy, group not in ("scores", "health"))
     x_ticks = [tick for tick in _ticks(0, last_step) if tick % 1 == 0]
     return Chart(
-        title=title,
+        title=f"{title}, {where}" if where else title,
         hint=hint,
-        curves=[_curve(name, one, noisy, last_step, low, high) for name, one in series.items()],
+        curves=[
+            _curve(label, colour, one, noisy, last_step, low, high) for label, colour, one in curves
+        ],
         x_ticks=[(_x(tick, last_step), compact(tick)) for tick in x_ticks],
         y_ticks=[(_y(tick, low, high), number(tick)) for tick in _ticks(low, high)],
     )
 
 
+def _title(stem: str) -> tuple[str, str]:
+    """The title and hint of a metric; the scores of a feature network carry the network's name."""
+    for kind, title in _NETWORK_TITLES.items():
+        if stem.startswith(f"{kind}_"):
+            network = stem[len(kind) + 1 :].replace("_", "-")
+            return f"{title} ({network})", "lower is better"
+    return _TITLES.get(stem, (stem.replace("_", " ").capitalize(), ""))
+
+
 def _curve(
-    name: str, series: Series, noisy: bool, last_step: int, low: float, high: float
+    label: str,
+    colour: int,
+    series: Series,
+    noisy: bool,
+    last_step: int,
+    low: float,
+    high: float,
 ) -> Curve:
     xs = _x(_thinned(series.steps), last_step).round(1).tolist()
 
     def polyline(values: np.ndarray) -> list[tuple[float, float]]:
         return list(zip(xs, _y(_thinned(values), low, high).round(1).tolist()))
 
-    suffix = split_name(name)[1]
     # Clipped before all else, so that a spike cannot pull the smoothed curve away for long.
     values = np.clip(series.values, low, high)
     points, smooth = polyline(values), []
     if noisy and len(values) >= MIN_SMOOTHED:
         smooth = polyline(_smoothed(values))
     return Curve(
-        label=_LABELS[suffix],
-        colour=int(suffix.startswith("b")),
+        label=label,
+        colour=colour,
         last=number(series.values[-1]),
         end=(smooth or points)[-1],
         points=_svg_points(points),

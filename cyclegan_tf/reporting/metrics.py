@@ -22,12 +22,23 @@ from cyclegan_tf.reporting.files import write_atomically
 
 FILE = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
+HEALTH_MEASURE = "diversity_ab"  # in every record of a look at the run's health
 
 # How the metrics are grouped in TensorBoard and in the report; everything else is a score.
 _GROUPS = {
     "losses": (
         *("generator", "discriminator", "cycle", "identity", "penalty"),
         *("teacher", "features"),
+    ),
+    "health": (
+        "diversity",
+        "accuracy_real",
+        "accuracy_fake",
+        "margin",
+        "brightness",
+        "clipped",
+        "gradient_generators",
+        "gradient_discriminators",
     ),
     "speed": ("learning_rate", "images_per_second", "epoch"),
 }
@@ -44,7 +55,7 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 def group_of(stem: str) -> str:
-    """The group of a stem: "losses", "speed" or "scores"."""
+    """The group of a stem: "losses", "health", "speed" or "scores"."""
     return next((group for group, stems in _GROUPS.items() if stem in stems), "scores")
 
 
@@ -79,9 +90,16 @@ class MetricsLog:
         self._append(step, {name: _rounded(value) for name, value in floats.items()})
         self._board.scalars(step, floats)
 
-    def warn(self, step: int, text: str) -> None:
-        """Appends a record that holds only a warning, which the report shows."""
-        self._append(step, {"warning": text})
+    def warn(self, step: int, text: str, check: str = "") -> None:
+        """Appends a record that holds only a warning, which the report shows.
+
+        Args:
+            step: when it was found.
+            text: one line.
+            check: what found it, for warnings that come again and again; the report shows the
+                newest of each.
+        """
+        self._append(step, {"warning": text, "check": check} if check else {"warning": text})
 
     def images(self, step: int, name: str, image: np.ndarray) -> None:
         """Gives TensorBoard a picture, uint8 [height, width, 3]."""

@@ -18,7 +18,7 @@ from PIL import Image
 from cyclegan_tf.config import Config, all_settings, flag
 from cyclegan_tf.reporting import charts
 from cyclegan_tf.reporting.files import write_atomically
-from cyclegan_tf.reporting.metrics import read_metrics
+from cyclegan_tf.reporting.metrics import HEALTH_MEASURE, read_metrics
 from cyclegan_tf.reporting.samples import DIRECTIONS, captions, list_strips, read_strip
 
 FILE = "report.html"
@@ -67,14 +67,14 @@ def write_report(run_dir: Path) -> Path:
     run_dir = Path(run_dir)
     config, records = Config.load(run_dir), read_metrics(run_dir)
     series, broken = charts.collect(records)
-    warnings = _warnings(records, broken)
+    warnings = list_warnings(records, broken)
     directions = [_direction(run_dir, key) for key in DIRECTIONS]
-    html = _template().render(
+    html = load_template("report.html.j2").render(
         name=run_dir.resolve().name,
         config=config,
         updated=_updated(records),
         progress=_progress(config, series),
-        facts=_facts(config, records, series),
+        facts=list_facts(config, records, series),
         warnings=warnings[-MAX_WARNINGS:],
         older_warnings=max(0, len(warnings) - MAX_WARNINGS),
         directions=[one for one in directions if one],
@@ -87,8 +87,9 @@ def write_report(run_dir: Path) -> Path:
     return path
 
 
-@functools.lru_cache(maxsize=1)
-def _template() -> jinja2.Template:
+@functools.cache
+def load_template(name: str) -> jinja2.Template:
+    """A page's template."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -97,20 +98,38 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
     )
     environment.filters["compact"] = charts.compact
-    return environment.get_template("report.html.j2")
+    return environment.get_template(name)
 
 
-def _warnings(records: list[dict[str, Any]], broken: dict[str, int]) -> list[str]:
-    """What was logged as a warning, and the metrics that were not finite."""
-    logged = [f"Step {r['step']:,}: {str(r['warning'])[:500]}" for r in records if "warning" in r]
+def list_warnings(records: list[dict[str, Any]], broken: dict[str, int]) -> list[str]:
+    """What was logged as a warning, and the metrics that were not finite.
+
+    Of a check that warned again and again the newest text stands, with the steps it spans.
+    """
+    first: dict[str, int] = {}
+    newest: dict[str, dict[str, Any]] = {}
+    for number, record in enumerate(r for r in records if "warning" in r):
+        check = str(record.get("check") or number)
+        first.setdefault(check, record["step"])
+        newest.pop(check, None)  # so that the order is that of the newest
+        newest[check] = record
+    looked = max((r["step"] for r in records if HEALTH_MEASURE in r), default=0)
+    logged = [_warning(record, first[check], looked) for check, record in newest.items()]
     return logged + [f"Step {step:,}: {name} was not finite." for name, step in broken.items()]
+
+
+def _warning(record: dict[str, Any], first: int, looked: int) -> str:
+    step, text = record["step"], str(record["warning"])[:500]
+    when = f"Step {step:,}" if step == first else f"Steps {first:,} to {step:,}"
+    over = " (Not seen any more since.)" if record.get("check") and looked > step else ""
+    return f"{when}: {text}{over}"
 
 
 def _direction(run_dir: Path, key: str) -> Direction | None:
     """The samples of direction "ab" or "ba"; None if there are none yet."""
     moments = []
     strips = list_strips(run_dir, key)
-    for step, path in _spread(strips, MAX_MOMENTS):
+    for step, path in spread(strips, MAX_MOMENTS):
         is_latest = step == strips[-1][0]  # It is shown large, too.
         # A picture that someone broke is no reason to have no report.
         with contextlib.suppress(OSError):
@@ -126,7 +145,7 @@ def _direction(run_dir: Path, key: str) -> Direction | None:
         title=f"{source} → {target}",
         captions=captions(key),
         step=step,
-        latest=[tuple(_data_uri(cell) for cell in row) for row in latest],
+        latest=[tuple(data_uri(cell) for cell in row) for row in latest],
         steps=[step for step, _ in moments],
         rows=[_row(index, [rows for _, rows in small]) for index in range(count)],
     )
@@ -134,11 +153,11 @@ def _direction(run_dir: Path, key: str) -> Direction | None:
 
 def _row(index: int, moments: list[list[list[Image.Image]]]) -> tuple[str, list[tuple[str, str]]]:
     """A test image over time: its real picture, and (translated, reconstructed) of each moment."""
-    pairs = [(_data_uri(rows[index][1]), _data_uri(rows[index][2])) for rows in moments]
-    return _data_uri(moments[-1][index][0]), pairs
+    pairs = [(data_uri(rows[index][1]), data_uri(rows[index][2])) for rows in moments]
+    return data_uri(moments[-1][index][0]), pairs
 
 
-def _spread(items: list[Any], count: int) -> list[Any]:
+def spread(items: list[Any], count: int) -> list[Any]:
     """At most ``count`` items, evenly spaced, with the first and the last."""
     chosen = np.linspace(0, len(items) - 1, min(len(items), count)).round().astype(int)
     return [items[index] for index in chosen]
@@ -150,7 +169,8 @@ def _shrunk(picture: Image.Image) -> Image.Image:
     return picture.resize((MOMENT_CELL, MOMENT_CELL), Image.Resampling.LANCZOS)
 
 
-def _data_uri(picture: Image.Image) -> str:
+def data_uri(picture: Image.Image) -> str:
+    """The picture as a JPEG inside an address, so that a page needs no other file."""
     buffer = io.BytesIO()
     picture.convert("RGB").save(buffer, "JPEG", quality=_QUALITY)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
@@ -173,7 +193,7 @@ def _progress(config: Config, series: dict[str, charts.Series]) -> float:
     return min(1.0, epoch.values[-1] / config.run.epochs)
 
 
-def _facts(
+def list_facts(
     config: Config, records: list[dict[str, Any]], series: dict[str, charts.Series]
 ) -> list[tuple[str, str]]:
     """(name, value) of what one wants to know first."""

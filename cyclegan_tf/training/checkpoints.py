@@ -242,15 +242,16 @@ def load_generator(
         config: its settings.
         direction: "ab" or "ba".
         image_size: side of the pictures; None for any height and width.
-        weights: "last" or "average" instead.
+        weights: "last" or "average" instead; or "best": the checkpoint that scored best while
+            training, the averages where the run keeps them.
 
     Raises:
-        UserError: if there is no checkpoint, it cannot be read, it has no such generator, or the
-            run keeps no averages.
+        UserError: if there is no such checkpoint, it cannot be read, it has no such generator, or
+            the run keeps no averages.
     """
     if weights == "average" and not config.run.average:
         raise UserError(f"--weights average: {run_dir} keeps none (--average 0); take last")
-    found = _newest(run_dir)
+    found = _saved(run_dir, weights)
     kind = "average" if config.run.average and weights != "last" else "generator"
     present = _directions_in(found, kind)
     if present and direction not in present:
@@ -286,9 +287,13 @@ def save_generators(run_dir: Path, generators: Mapping[str, keras.Model]) -> Non
             path.unlink(missing_ok=True)
 
 
-def newest_step(run_dir: Path) -> int:
-    """The steps that the newest checkpoint of a run holds; UserError if there is none."""
-    return _newest(run_dir).step
+def checkpoint_step(run_dir: Path, weights: str | None = None) -> int:
+    """The steps that a run's newest checkpoint holds, or its best one for weights "best".
+
+    Raises:
+        UserError: if there is none.
+    """
+    return _saved(run_dir, weights).step
 
 
 def start_from(state: TrainingState, config: Config) -> None:
@@ -333,6 +338,23 @@ def check_init_from(config: Config) -> Config:
 def warn(text: str) -> None:
     """Prints one line on stderr."""
     print(f"warning: {text}", file=sys.stderr)
+
+
+def _saved(run_dir: Path, weights: str | None) -> Found:
+    """The best checkpoint for weights "best", else the newest one."""
+    if weights != "best":
+        return _newest(run_dir)
+    folder = Path(run_dir) / FOLDER
+    step = best_step(folder)
+    if step is None:
+        raise UserError(
+            f"--weights best: {run_dir} was not scored while it trained (--evaluate-every); "
+            "take last or average"
+        )
+    problem = _damage(folder, step)
+    if problem is not None:
+        raise UserError(f"--weights best: {problem}; take last or average")
+    return Found(str(folder / _name(step)), step, ())
 
 
 def _newest(run_dir: Path) -> Found:

@@ -21,11 +21,12 @@ from cyclegan_tf.config import Config
 from cyclegan_tf.data.pipeline import Shards, batch_names, training_pairs
 from cyclegan_tf.errors import UserError
 from cyclegan_tf.models.layers import precision_scope
-from cyclegan_tf.reporting.metrics import MetricsLog
+from cyclegan_tf.reporting.metrics import MetricsLog, read_metrics
 from cyclegan_tf.reporting.progress import Progress
 from cyclegan_tf.reporting.report import write_report
 from cyclegan_tf.training.checkpoints import Checkpoints, start_from, warn
 from cyclegan_tf.training.distillation import keep_teacher, load_teacher
+from cyclegan_tf.training.examiner import Examiner, newest_is_best
 from cyclegan_tf.training.gathering import Histories
 from cyclegan_tf.training.sampler import Sampler
 from cyclegan_tf.training.schedule import learning_rate, steps_per_epoch, total_steps
@@ -82,6 +83,7 @@ class Training:
         self._check_same_step()
         self.interrupted = False  # by Ctrl-C, when ``run`` comes back early
         self.sampler = Sampler(shards, self.state.shown_generators(), config.data.image_size)
+        self.examiner = Examiner(config, self.state, shards, self.total)
 
     def finished(self) -> bool:
         """Whether every step has been taken."""
@@ -115,7 +117,7 @@ class Training:
         with stop_signals() as received, log, bar:
             if done == 0:
                 self._save_first()
-                self._show(log)
+                self._show(log, bar)
             means = Means()
             bad = int(self.step.nonfinite.total.numpy())
             for steps, seconds, losses in self._calls(received):
@@ -131,11 +133,18 @@ class Training:
             write_report(self.run_dir)
         return self.finished()
 
-    def _show(self, log: MetricsLog) -> None:
-        if self.cluster.is_chief:
-            self.sampler.save(self.run_dir, self.state.steps_done(), log)
-            if self.state.steps_done():
-                write_report(self.run_dir)
+    def _show(self, log: MetricsLog, bar: Progress) -> None:
+        """Writes samples and the report, and says what is wrong with the run."""
+        if not self.cluster.is_chief:
+            return
+        done = self.state.steps_done()
+        self.sampler.save(self.run_dir, done, log)
+        if not done:
+            return
+        for complaint in self.examiner.complaints(read_metrics(self.run_dir)):
+            log.warn(done, complaint.text, complaint.check)
+            bar.note(f"step {done}: {complaint.text}")
+        write_report(self.run_dir)
 
     def _save_first(self) -> None:
         """A checkpoint of step 0, where it could not be made again or may be gone back to."""
@@ -218,8 +227,13 @@ class Training:
 
     def _steps_until_due(self) -> int:
         run, done = self.config.run, self.state.steps_done()
-        dues = (run.log_every, run.sample_every, run.checkpoint_every)
+        dues = [run.log_every, run.sample_every, run.checkpoint_every]
+        dues += [self.config.evaluate.every] if self.examiner.evaluator else []
         return min(self.total - done, *(due - done % due for due in dues))
+
+    def _is_due(self, every: int) -> bool:
+        done = self.state.steps_done()
+        return done % every == 0 or done == self.total
 
     def _pairs(self) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
         def pairs(batch_size: int) -> tf.data.Dataset:
@@ -241,18 +255,35 @@ class Training:
 
     def _write_what_is_due(self, log: MetricsLog, means: Means, bar: Progress) -> None:
         run, done = self.config.run, self.state.steps_done()
-        if done % run.log_every == 0 or done == self.total:
+        values: dict[str, float] = {}
+        if self._is_due(run.log_every):
             if means.skipped:
                 text = (
                     f"{means.skipped} steps whose loss or gradient was not finite changed nothing"
                 )
                 log.warn(done, text)
                 bar.note(f"warning: step {done}: {text}")
-            log.write(done, {**means.take(), **self._pace(done, means)})
-        if done % run.sample_every == 0 or done == self.total:
-            self._show(log)
+            values.update({**means.take(), **self._pace(done, means)})
+        show = self._is_due(run.sample_every)
+        evaluate = bool(self.examiner.evaluator) and self._is_due(self.config.evaluate.every)
+        if self.cluster.is_chief:
+            values.update(self.examiner.health() if show else {})
+            values.update(self.examiner.scores() if evaluate else {})
+        if values:
+            log.write(done, values)
+        if show:
+            self._show(log, bar)
         if done % run.checkpoint_every == 0:
             self.checkpoints.save()
+        if evaluate and self._is_best():
+            self.checkpoints.save()
+            if self.cluster.is_chief:
+                self.checkpoints.mark_best()
+
+    def _is_best(self) -> bool:
+        """Whether the newest scores, which the chief has taken, are the best so far."""
+        best = self.cluster.is_chief and newest_is_best(read_metrics(self.run_dir))
+        return self._over_workers(float(best)) > 0
 
     def _pace(self, done: int, means: Means) -> dict[str, float]:
         rate = float(learning_rate(self.config, tf.constant(done, tf.int64), self.total))

@@ -34,4 +34,31 @@ def learning_rate(config: Config, step: tf.Tensor, total: int) -> tf.Tensor:
     """
     start = config.optimizer.decay_start * total
     left = (total - tf.cast(step, tf.float32)) / max(total - start, 1.0)
-    return config.optimizer.learning_rate * tf.clip_by_value(left, 0.0, 1.0)
+    return full_rate(config) * tf.clip_by_value(left, 0.0, 1.0)
+
+
+def full_rate(config: Config) -> float:
+    """The rate before it falls, scaled with the batch as asked (Goyal et al. 2017: linear)."""
+    power = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}[config.optimizer.rate_scaling]
+    return config.optimizer.learning_rate * config.run.batch_size**power
+
+
+def identity_weight(config: Config, step: tf.Tensor, total: int) -> tf.Tensor:
+    """The weight of the identity loss in one step: constant, or falling linearly to zero.
+
+    In the steps that leave it out it is 0, in the others ``identity_every`` times as large.
+
+    Args:
+        config: ``config.losses``.
+        step: int64 scalar, steps done before this one.
+        total: steps of the whole training.
+
+    Returns:
+        A float32 scalar.
+    """
+    losses = config.losses
+    weight = tf.constant(losses.lambda_identity * losses.identity_every, tf.float32)
+    if losses.identity_decay:
+        done = tf.cast(step, tf.float32) / (losses.identity_decay * total)
+        weight *= tf.clip_by_value(1.0 - done, 0.0, 1.0)
+    return tf.where(step % losses.identity_every == 0, weight, 0.0)

@@ -9,15 +9,17 @@ import tensorflow as tf
 from cyclegan_tf.config import Config
 from cyclegan_tf.models.recompute import Recomputed
 from cyclegan_tf.training import losses
+from cyclegan_tf.training.augmentation import augment
 from cyclegan_tf.training.devices import resolve_jit
 from cyclegan_tf.training.distillation import Imitation, Teacher
-from cyclegan_tf.training.schedule import learning_rate
+from cyclegan_tf.training.schedule import identity_weight, learning_rate
 from cyclegan_tf.training.state import TrainingState, replica_number
 
 Metrics = dict  # name → float32 scalar
 
 # One number per random choice of a step, so that no two share a seed.
 _SEED_HISTORY_A, _SEED_HISTORY_B, _SEED_PENALTY_A, _SEED_PENALTY_B = range(4)
+_SEED_AUGMENT = 1 << 30  # of the first of four augmentations; far from the others' numbers
 
 
 class TrainingStep:
@@ -137,8 +139,8 @@ class TrainingStep:
             fake_a, same_a = self._translate_and_keep(self._generator_ba, real_b, real_a)
             cycled_a = self._generator_ba(fake_b, training=True)
             cycled_b = self._generator_ab(fake_a, training=True)
-            decision_a = networks.discriminator_a(fake_a, training=True)
-            decision_b = networks.discriminator_b(fake_b, training=True)
+            decision_a = networks.discriminator_a(self._augmented(fake_a, 0), training=True)
+            decision_b = networks.discriminator_b(self._augmented(fake_b, 1), training=True)
             metrics = {
                 "generator_ab": losses.generator_loss(weights.gan_loss, decision_b),
                 "generator_ba": losses.generator_loss(weights.gan_loss, decision_a),
@@ -150,7 +152,10 @@ class TrainingStep:
             if weights.lambda_identity:
                 metrics["identity_a"] = losses.absolute_difference(same_a, real_a)
                 metrics["identity_b"] = losses.absolute_difference(same_b, real_b)
-                loss += weights.lambda_identity * (metrics["identity_a"] + metrics["identity_b"])
+                weight = identity_weight(
+                    self.config, self.state.step.read_value(), self.total_steps
+                )
+                loss += weight * (metrics["identity_a"] + metrics["identity_b"])
             if self.imitation:
                 terms = self.imitation.terms(
                     {"ab": real_a, "ba": real_b}, {"ab": fake_b, "ba": fake_a}
@@ -166,6 +171,21 @@ class TrainingStep:
         """The translated source and, for the identity loss, the target put through as it is."""
         if not self.config.losses.lambda_identity:
             return generator(source, training=True), None
+        if not self._skips_identity():
+            return self._both(generator, source, target)
+        weight = identity_weight(self.config, self.state.step.read_value(), self.total_steps)
+        return tf.cond(
+            weight > 0.0,
+            lambda: self._both(generator, source, target),
+            # An identity loss of zero, without its pass.
+            lambda: (generator(source, training=True), target),
+        )
+
+    def _skips_identity(self) -> bool:
+        return self.config.losses.identity_every > 1 or self.config.losses.identity_decay > 0.0
+
+    @staticmethod
+    def _both(generator, source: tf.Tensor, target: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         translated, kept = tf.split(
             generator(tf.concat([source, target], axis=0), training=True), 2
         )
@@ -201,11 +221,19 @@ class TrainingStep:
         metrics.update({f"{name}_b": value for name, value in metrics_b.items()})
         return tape.gradient(loss, variables), metrics
 
+    def _augmented(self, images: tf.Tensor, number: int) -> tf.Tensor:
+        """What a discriminator sees of pictures; the numbers tell a step's four places apart."""
+        policy = self.config.discriminator.augmentations()
+        if not policy:
+            return images
+        return augment(images, policy, self._seed(_SEED_AUGMENT + number * (1 << 16)))
+
     def _discriminator_loss(
         self, discriminator, real: tf.Tensor, seen: tf.Tensor, fake: tf.Tensor, seed_number: int
     ) -> tuple[tf.Tensor, Metrics]:
         weights = self.config.losses
-        decisions = discriminator(tf.concat([real, seen], axis=0), training=True)
+        shown = self._augmented(tf.concat([real, seen], axis=0), seed_number)
+        decisions = discriminator(shown, training=True)
         decision_real, decision_seen = tf.split(decisions, 2)
         loss = losses.discriminator_loss(weights.gan_loss, decision_real, decision_seen)
         loss *= weights.discriminator_weight

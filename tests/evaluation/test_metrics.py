@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from cyclegan_tf.evaluation.metrics import paired_scores
+from cyclegan_tf.evaluation.metrics import checkerboard, paired_scores, power_spectra
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
@@ -86,3 +86,23 @@ def test_psnr_as_scikit_image():
         peak_signal_noise_ratio(true, image, data_range=255) for image, true in zip(images, truth)
     ]
     assert paired_scores(images, truth)["psnr"] == pytest.approx(np.mean(expected))
+
+
+def test_patterns_of_two_and_four_pixels_stand_out():
+    smooth = np.cumsum(np.cumsum(np.random.default_rng(0).normal(size=(6, 32, 32)), axis=1), axis=2)
+    smooth = 128 + 60 * smooth / np.abs(smooth).max()
+    rows, columns = np.indices((32, 32))
+    for pattern, least in (
+        (np.zeros((32, 32)), 0.0),
+        ((rows + columns) % 2, 5.0),  # of the last upsampling
+        (columns % 2, 5.0),
+        ((rows // 2 + columns // 2) % 2, 5.0),  # of the one before
+        (columns % 3, 0.0),  # of none
+    ):
+        images = np.clip(smooth + 20 * pattern, 0, 255).astype(np.uint8)
+        value = checkerboard(power_spectra(np.repeat(images[..., None], 3, axis=-1)))
+        assert value > least if least else value < 3.0
+
+
+def test_white_noise_has_no_pattern():
+    assert checkerboard(power_spectra(noise(40, 32, 32))) == pytest.approx(1.0, abs=0.2)

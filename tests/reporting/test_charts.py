@@ -45,7 +45,7 @@ def test_directions_share_a_chart_and_charts_have_groups():
     }
     assert shown == {
         "Losses": [("Generators", ["A → B"]), ("Cycle consistency", ["A", "B"])],
-        "Scores": [("SSIM", ["A → B", "B → A"])],
+        "Scores": [("SSIM to the truth", ["A → B", "B → A"])],
         "Speed and schedule": [("Throughput", [""])],
     }
     assert [curve.colour for curve in drawn["Losses"][1].curves] == [0, 1]

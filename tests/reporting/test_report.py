@@ -226,3 +226,46 @@ def test_size_and_time_do_not_grow_with_the_run(tmp_path):
     assert page.count("img") == 2 * STRIP_PICTURES * (3 + 1 + 2 * MAX_MOMENTS)
     assert " 0 45k " in page.text
     assert " 499k " in page.text
+
+
+def test_a_check_that_warns_again_is_shown_once(tmp_path):
+    def warned(step: int, check: str, text: str) -> dict:
+        return {"step": step, "time": 1.0, "warning": text, "check": check}
+
+    records = [
+        warned(100, "diversity_ab", "collapse 0.3."),
+        warned(100, "cycle_a", "rising."),
+        {"step": 200, "diversity_ab": 0.2},
+        warned(200, "diversity_ab", "collapse 0.2."),
+    ]
+    page = Page(write_report(make_run(tmp_path, records)))
+    assert page.count("li") == 2
+    assert "Steps 100 to 200: collapse 0.2." in page.text
+    assert "Step 100: rising. (Not seen any more since.)" in page.text
+    assert "collapse 0.3" not in page.text
+
+
+def test_scores_and_health_have_charts_under_their_names(tmp_path):
+    records = [
+        {
+            "step": step,
+            "kid_efficientnet_lite0_ab": 0.3,
+            "kid_sd_efficientnet_lite0_ab": 0.01,
+            "mae_ab": 28.0,
+            "diversity_ab": 0.8,
+            "accuracy_real_a": 0.9,
+            "gradient_generators": 3.0,
+        }
+        for step in (500, 1000)
+    ]
+    page = Page(write_report(make_run(tmp_path, records)))
+    for text in (
+        "KID (efficientnet-lite0) lower is better",
+        "KID, deviation over subsets (efficientnet-lite0)",
+        "MAE to the truth",
+        "Health",
+        "Diversity",
+        "Discriminators right on real",
+        "Gradient norm, generators",
+    ):
+        assert text in page.text, text

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from cyclegan_tf.config import Config
+from cyclegan_tf.reporting.comparison import write_comparison
 from cyclegan_tf.reporting.metrics import MetricsLog
 from cyclegan_tf.reporting.report import write_report
 from cyclegan_tf.reporting.samples import Samples, save_samples
@@ -131,3 +132,30 @@ def test_page_follows_the_dark_scheme(report, tmp_path):
 def covered(pixels: np.ndarray, colour: tuple[int, int, int]) -> int:
     """The number of pixels of a colour, or almost (JPEG)."""
     return int((np.abs(pixels - colour).max(axis=-1) < 12).sum())
+
+
+@pytest.fixture(scope="module")
+def comparison(report, tmp_path_factory) -> Path:
+    """The run of the report beside itself at another rate, under names as long."""
+    other = tmp_path_factory.mktemp("other") / (
+        "another-run-with-as-long-a-name-for-the-column" * 2
+    )
+    shutil.copytree(report.parent, other)
+    config = Config.load(report.parent).replace(learning_rate=1e-4)
+    (other / "config.json").write_text(config.to_json())
+    return write_comparison([report.parent, other], other.parent / "comparison.html")
+
+
+@pytest.mark.parametrize(("width", "height"), [(PHONE, 3000), (WIDE, 2400)])
+def test_screenshot_of_a_comparison(comparison, width, height, tmp_path):
+    shot = tmp_path / "shot.png"
+    browse(comparison, width, height, f"--screenshot={shot}")
+    pixels = np.array(Image.open(shot).convert("RGB")).astype(int)
+    for colour in (REAL_A, FAKE_B, FAKE_A):
+        assert covered(pixels, colour) > 2000, colour
+    for colour in (BLUE, ORANGE):
+        assert covered(pixels, colour) > 100, colour
+
+
+def test_a_comparison_is_no_wider_than_the_window(comparison, tmp_path):
+    test_page_is_no_wider_than_the_window(comparison, tmp_path)

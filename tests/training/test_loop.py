@@ -15,6 +15,9 @@ import tensorflow as tf
 from PIL import Image
 
 from cyclegan_tf.reporting.progress import Progress
+from cyclegan_tf.training.checkpoints import best_step, checkpoint_step
+from cyclegan_tf.training.examiner import Examiner
+from cyclegan_tf.training.health import Complaint
 from cyclegan_tf.training.loop import Means, Training, stop_signals
 from cyclegan_tf.training.run_directory import create_run_directory
 from cyclegan_tf.training.sampler import Sampler, fixed_pictures
@@ -78,7 +81,8 @@ def test_metrics_are_logged_at_the_right_steps(finished):
         assert all(math.isfinite(record[name]) and record[name] > 0 for name in losses)
         assert record["images_per_second"] > 0
     rates = [record["learning_rate"] for record in records]
-    assert rates == pytest.approx([2e-4, 2e-4, 1e-4, 0.0])
+    full = finished.config.optimizer.learning_rate
+    assert rates == pytest.approx([full, full, full / 2, 0.0])
 
 
 def test_samples_show_the_same_test_pictures_at_the_right_steps(finished, shards):
@@ -98,7 +102,7 @@ def test_samples_show_the_same_test_pictures_at_the_right_steps(finished, shards
 
 def test_the_newest_checkpoints_are_kept(finished):
     folder = finished.run_dir / "checkpoints"
-    assert sorted(path.stem for path in folder.glob("*.index")) == ["step-6", f"step-{STEPS}"]
+    assert sorted(path.stem for path in folder.glob("step-*.index")) == ["step-6", f"step-{STEPS}"]
     assert tf.train.latest_checkpoint(str(folder)) == str(folder / f"step-{STEPS}")
 
 
@@ -203,3 +207,32 @@ def test_training_pictures_are_shown_where_there_are_no_test_pictures(shards):
     manifest = type(shards.manifest)(**{**vars(shards.manifest), "splits": splits})
     without = type(shards)(shards.folder, manifest)
     assert len(fixed_pictures(without, "B", 16)) == shards.manifest.count("trainB")
+
+
+def test_the_best_checkpoint_is_that_of_the_lowest_error(tmp_path, monkeypatch, new_run):
+    errors = iter([30.0, 20.0, 25.0, 22.0])  # after 2, 4, 6 and 8 steps
+    monkeypatch.setattr(
+        Examiner, "scores", lambda self: dict.fromkeys(("mae_ab", "mae_ba"), next(errors))
+    )
+    training = new_run(tmp_path / "run", evaluate_every=2)
+    assert training.run()
+    folder = tmp_path / "run" / "checkpoints"
+    assert best_step(folder) == 4
+    assert checkpoint_step(tmp_path / "run", "best") == 4
+    assert tf.train.latest_checkpoint(str(folder)).endswith(f"step-{STEPS}")
+    scored = [record["mae_ab"] for record in logged(tmp_path / "run") if "mae_ab" in record]
+    assert scored == [30.0, 20.0, 25.0, 22.0]
+
+
+def test_complaints_go_to_the_screen_the_log_and_the_report(tmp_path, monkeypatch, capsys, new_run):
+    inverted = Complaint("brightness_ab", "Colours inverted A to B. Usually helps: a test.")
+    monkeypatch.setattr(Examiner, "complaints", lambda self, records: [inverted])
+    assert new_run(tmp_path / "run").run()
+    warned = [record for record in logged(tmp_path / "run") if "warning" in record]
+    assert [(record["step"], record["check"]) for record in warned] == [
+        (4, "brightness_ab"),
+        (8, "brightness_ab"),
+    ]
+    assert "step 8: Colours inverted A to B." in capsys.readouterr().err
+    report = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "Steps 4 to 8: Colours inverted A to B." in report

@@ -1,0 +1,135 @@
+"""Compares recipes at equal wall time: trains each for so many minutes and seeds, and scores it.
+
+    python benchmarks/recipes.py --data SHARDS --image-size 64 --minutes 30 --seeds 0 1 2 \\
+        --output RESULTS [--recipes paper fast …] [--features efficientnet-lite0]
+
+A short pilot of each recipe tells how many steps fit into the minutes, so that the learning rate
+falls to its end in each. Nothing else may run on the machine meanwhile. What is there already is
+not trained again. The table goes to RESULTS/table.md, in the form of docs/results.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+# What is compared: flags beside --preset. Each switch stands alone, so that it can be judged alone.
+RECIPES: dict[str, str] = {
+    "paper": "--preset paper",
+    "paper-32": "--preset paper --generator-filters 32 --discriminator-filters 32",
+    "fast": "--preset fast",
+    "fast-no-average": "--preset fast --average 0",
+    "fast-transpose": "--preset fast --generator-upsampling transpose",
+    "fast-no-skip": "--preset fast --generator-skip false",
+    "fast-mask": "--preset fast --generator-skip false --generator-mask",
+    "fast-augment": "--preset fast --discriminator-augment color,translation,cutout",
+    "fast-spectral": "--preset fast --discriminator-spectral-norm",
+    "fast-identity": "--preset fast --lambda-identity 2.5",
+    "fast-identity-every-4": "--preset fast --lambda-identity 2.5 --identity-every 4",
+    "fast-identity-decay": "--preset fast --lambda-identity 2.5 --identity-decay 0.3",
+    "fast-batch-4": "--preset fast --batch-size 4 --rate-scaling sqrt",
+    "fast-batch-4-unscaled": "--preset fast --batch-size 4",
+    "fast-rate-4e-4": "--preset fast --learning-rate 4e-4",
+    "fast-discriminator-rate": "--preset fast --discriminator-rate 0.25",
+    "fast-one-downsampling": "--preset fast --generator-downsamplings 1",
+    "fast-cycle-10": "--preset fast --lambda-cycle 10",
+}
+_PILOT_STEPS = 60
+_QUIET = ["--sample-every", "100000", "--checkpoint-every", "100000"]
+
+
+def main() -> None:
+    """Runs the command."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", default="demo")
+    parser.add_argument("--image-size", type=int, default=64)
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--recipes", nargs="+", choices=sorted(RECIPES), default=["paper", "fast"])
+    parser.add_argument("--features", default="efficientnet-lite0")
+    parser.add_argument("--output", type=Path, required=True)
+    arguments = parser.parse_args()
+    rows = [["recipe", "steps", "seeds", "minutes", *_columns(arguments.features)]]
+    for recipe in arguments.recipes:
+        steps = _steps_in_time(recipe, arguments)
+        results = [_train_and_score(recipe, steps, seed, arguments) for seed in arguments.seeds]
+        rows.append([recipe, str(steps), str(len(results)), f"{arguments.minutes:g}"])
+        rows[-1] += _cells(results, arguments.features)
+        _write_table(rows, arguments.output / "table.md")
+
+
+def _run(module: str, *arguments: object) -> None:
+    command = [sys.executable, "-m", f"cyclegan_tf.{module}", *map(str, arguments)]
+    print("$", *command[1:], flush=True)
+    subprocess.run(command, check=True)
+
+
+def _flags(recipe: str, arguments: argparse.Namespace) -> list[object]:
+    return [
+        *shlex.split(RECIPES[recipe]),
+        "--data",
+        arguments.data,
+        "--image-size",
+        arguments.image_size,
+        *_QUIET,
+    ]
+
+
+def _steps_in_time(recipe: str, arguments: argparse.Namespace) -> int:
+    folder = arguments.output / "pilots" / recipe
+    if not (folder / "metrics.jsonl").exists():
+        flags = [*_flags(recipe, arguments), "--steps", _PILOT_STEPS, "--log-every", "20"]
+        _run("train", *flags, "--run-dir", folder, "--export-dir", folder / "export")
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    speeds = [record["images_per_second"] for record in records if "images_per_second" in record]
+    batch = json.loads((folder / "config.json").read_text())["run"]["batch_size"]
+    # The first record holds the tracing.
+    return max(_PILOT_STEPS, round(60 * arguments.minutes * statistics.mean(speeds[1:]) / batch))
+
+
+def _train_and_score(recipe: str, steps: int, seed: int, arguments: argparse.Namespace) -> dict:
+    folder = arguments.output / f"{recipe}-{seed}"
+    scores = folder / "scores.json"
+    if not scores.exists():
+        flags = [*_flags(recipe, arguments), "--steps", steps, "--seed", seed]
+        _run("train", *flags, "--run-dir", folder, "--export-dir", folder / "export")
+        evaluation = ["--run-dir", folder, "--features", arguments.features, "--output", scores]
+        _run("evaluate", *evaluation)
+    return json.loads(scores.read_text())
+
+
+def _columns(features: str) -> list[str]:
+    names = [f"KID × 1000 ({features})", "MAE"]
+    return [f"{name} {way}" for way in ("A to B", "B to A") for name in names]
+
+
+def _cells(results: list[dict], features: str) -> list[str]:
+    kid = f"kid_{features.replace('-', '_')}"
+    cells = []
+    for direction in ("ab", "ba"):
+        scores = [result["scores"][direction] for result in results]
+        cells.append(_mean([1000 * one[kid] for one in scores]))
+        cells.append(_mean([one["mae"] for one in scores]) if "mae" in scores[0] else "")
+    return cells
+
+
+def _mean(values: list[float]) -> str:
+    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.1f}{spread}"
+
+
+def _write_table(rows: list[list[str]], path: Path) -> None:
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    lines.insert(1, "|" + "---|" * len(rows[0]))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print("\n".join(lines), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""How long a training will take, from a few timed passes, before it starts."""
+
+from __future__ import annotations
+
+import time
+
+import tensorflow as tf
+
+from cyclegan_tf.config import Config
+from cyclegan_tf.models.discriminator import build_discriminator
+from cyclegan_tf.models.generator import build_generator
+from cyclegan_tf.models.layers import precision_scope
+
+_REPEATS = 3
+_WITH_GRADIENT = 3  # A pass with its gradients takes about three times as long as without.
+_TO_INPUT = 2  # and with the gradient of its input alone about twice as long
+
+
+def expected_seconds_per_step(config: Config, precision: str, replicas: int = 1) -> float:
+    """A step's time from those of one pass of a generator and of a discriminator.
+
+    Both generators translate and translate back, and keep pictures for the identity loss; both
+    discriminators judge the generated pictures for the generators, and real and generated ones for
+    themselves. The gradient penalty counts as one more pass with its gradients. It is an estimate:
+    docs/results.md has how far it was off. The passes are those of networks made for this alone,
+    as a pass in training may change a network.
+
+    Args:
+        config: the settings.
+        precision: "float32" or "bfloat16".
+        replicas: devices that share the batch.
+    """
+    batch, size = config.run.batch_size // replicas, config.data.image_size
+    images = tf.zeros([batch, size, size, 3])
+    with precision_scope(precision):
+        models = [
+            build(config, image_size=size) for build in (build_generator, build_discriminator)
+        ]
+    generator, discriminator = (_seconds(model, images) for model in models)
+    identity = 1.0 if config.losses.lambda_identity else 0.0
+    identity /= config.losses.identity_every
+    own = 3 if config.losses.gradient_penalty else 2
+    return 2 * (
+        generator * _WITH_GRADIENT * (2 + identity)
+        + discriminator * (_TO_INPUT + _WITH_GRADIENT * own)
+    )
+
+
+def duration_text(seconds: float) -> str:
+    """A rough time for people: "40 s", "25 min", "3.5 h", "2.1 days"."""
+    for limit, unit, name in ((90, 1, "s"), (90 * 60, 60, "min"), (48 * 3600, 3600, "h")):
+        if seconds < limit:
+            value = seconds / unit
+            return f"{value:.0f} {name}" if name != "h" else f"{value:.1f} {name}"
+    return f"{seconds / 86400:.1f} days"
+
+
+def _seconds(model, images: tf.Tensor) -> float:
+    """The shortest of a few passes, after one that traces."""
+    run = tf.function(lambda batch: tf.reduce_sum(model(batch, training=True)))
+    times = []
+    for _ in range(1 + _REPEATS):
+        start = time.monotonic()
+        run(images).numpy()
+        times.append(time.monotonic() - start)
+    return min(times[1:])

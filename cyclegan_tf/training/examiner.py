@@ -1,0 +1,94 @@
+"""What is looked at from time to time while a run trains: its scores and its health."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cyclegan_tf.config import Config
+from cyclegan_tf.data.pipeline import Shards
+from cyclegan_tf.evaluation.evaluator import Evaluator
+from cyclegan_tf.evaluation.features import load_feature_network
+from cyclegan_tf.training.health import Complaint, HealthMonitor, Record, complaints
+from cyclegan_tf.training.state import TrainingState
+
+
+class Examiner:
+    """Evaluates a training and measures its health.
+
+    Args:
+        config: the settings.
+        state: what is trained; scores are those of the averaged weights where there are any.
+        shards: the data set.
+        total_steps: the length of the training.
+
+    Attributes:
+        evaluator: None where there are no scores to take.
+
+    Raises:
+        UserError: if evaluation is asked for and there are too few test pictures, or the feature
+            network's weights are not to be had.
+    """
+
+    def __init__(
+        self, config: Config, state: TrainingState, shards: Shards, total_steps: int
+    ) -> None:
+        self.state, self.total_steps = state, total_steps
+        self.monitor = HealthMonitor(config, state, shards)
+        self.evaluator = _evaluator(config, shards)
+
+    def health(self) -> dict[str, float]:
+        """The health measures, by name."""
+        return self.monitor.measure()
+
+    def scores(self) -> dict[str, float]:
+        """The scores of both directions, by name: "mae_ab", "kid_inceptionv3_ba"."""
+        scores = self.evaluator.evaluate(self.state.shown_generators())
+        return {
+            f"{name}_{direction}": value
+            for direction, values in scores.items()
+            for name, value in values.items()
+        }
+
+    def complaints(self, records: list[Record]) -> list[Complaint]:
+        """What is wrong with the run, judged by all that it has logged so far."""
+        return complaints(records, self.total_steps)
+
+
+def newest_is_best(records: list[Record]) -> bool:
+    """Whether the newest scores among a run's records are better than all before."""
+    values = [value for value in map(criterion, records) if value is not None]
+    return bool(values) and values[-1] == min(values) and values[-1] not in values[:-1]
+
+
+def criterion(record: Record) -> float | None:
+    """What the best checkpoint is chosen by: the mean of both directions, lower being better.
+
+    The mean absolute error to the truth where there is one, else KID; None without either, or if
+    it was not finite.
+    """
+    for kind in ("mae_", "kid_"):
+        values = [
+            value
+            for name, value in record.items()
+            if name.startswith(kind) and not name.startswith("kid_sd_")
+        ]
+        if values:
+            return None if None in values else sum(values) / len(values)
+    return None
+
+
+def _evaluator(config: Config, shards: Shards) -> Evaluator | None:
+    """None without evaluation, or where neither a truth nor a network could be the judge."""
+    settings, network = config.evaluate, None
+    if not settings.every or (settings.features == "none" and not shards.manifest.paired):
+        return None
+    if settings.features != "none":
+        weights = Path(settings.feature_weights) if settings.feature_weights else None
+        network = load_feature_network(settings.features, weights)
+    return Evaluator(
+        shards,
+        config.data.image_size,
+        network,
+        max_images=settings.images,
+        paired=shards.manifest.paired,
+    )

@@ -1,0 +1,357 @@
+"""How a run is doing, in plain words: what goes wrong with CycleGANs, and what usually helps.
+
+``HealthMonitor`` measures on a few fixed pictures, every time samples are made; ``complaints``
+judges what was measured and logged so far. The limits are wide: a run that is merely not done yet
+should hear nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from cyclegan_tf.config import Config
+from cyclegan_tf.data.pipeline import Shards
+from cyclegan_tf.models.networks import Networks
+from cyclegan_tf.reporting.metrics import HEALTH_MEASURE
+from cyclegan_tf.training.sampler import fixed_pictures
+from cyclegan_tf.training.state import TrainingState
+
+Record = dict[str, Any]  # a line of metrics.jsonl
+
+PICTURES = 32
+_BATCH = 8
+_SMALL = 16  # side at which layout and brightness are compared
+_PATCHES = 8  # patches along a side
+_EXTREME = 8  # levels from black or full, within which a channel counts as clipped
+
+# From which share of the training on a run is judged, but from no earlier and no later step than
+# these.
+_JUDGED_SHARE, _JUDGED_EARLIEST, _JUDGED_LATEST = 0.05, 200, 1000
+
+# Limits. What was measured on good and on spoilt runs is in docs/results.md.
+DIVERSITY = 0.35  # of the target domain's
+ACCURACY_STRONG, MARGIN_STRONG = 0.99, 0.9
+ACCURACY_WEAK, MARGIN_WEAK = 0.6, 0.05
+GENERATOR_LOSS = 0.02
+INVERTED = -0.2
+CLIPPED = 0.05
+CYCLE_RISE = 1.5
+GRADIENT_RISE, GRADIENT_LEAST = 10.0, 1e-5
+
+
+class Complaint(NamedTuple):
+    """Something that goes wrong.
+
+    Attributes:
+        check: which check found it and where: "diversity_ab".
+        text: one line in plain words, with what usually helps.
+    """
+
+    check: str
+    text: str
+
+
+class HealthMonitor:
+    """Measures a training's state on fixed pictures.
+
+    Args:
+        config: the settings.
+        state: what is trained.
+        shards: the data set; without a test split, training pictures are taken.
+    """
+
+    def __init__(self, config: Config, state: TrainingState, shards: Shards) -> None:
+        self.config, self.state = config, state
+        size = config.data.image_size
+        self.real_a, self.real_b = (
+            fixed_pictures(shards, domain, size, PICTURES) for domain in "AB"
+        )
+        # Made once, so that they are traced once.
+        self.networks = Networks(*map(_in_graph, state.networks))
+
+    def measure(self) -> dict[str, float]:
+        """What ``complaints`` judges, by name; "ab" and "ba" are directions, "a" and "b" domains.
+
+        ``diversity_*``: how much translated pictures differ from each other, as a share of how much
+        real ones of the target domain do. ``brightness_*``: correlation of the brightness of a
+        picture and of its translation, from −1 to 1. ``clipped_*``: share of patches that are all
+        black, white or fully saturated, above what real pictures have. ``accuracy_real_*``,
+        ``accuracy_fake_*`` and ``margin_*``: how surely the discriminators tell, 1 being perfect
+        (not for the Wasserstein loss, which has no boundary). ``gradient_*``: the root of the mean
+        squared gradient norm over the last steps, from Adam's second moments.
+        """
+        networks = self.networks
+        fake_b = _in_batches(networks.generator_ab, self.real_a)
+        fake_a = _in_batches(networks.generator_ba, self.real_b)
+        return {
+            **_picture_measures("ab", self.real_a, fake_b, self.real_b),
+            **_picture_measures("ba", self.real_b, fake_a, self.real_a),
+            **self._decisions("a", networks.discriminator_a, self.real_a, fake_a),
+            **self._decisions("b", networks.discriminator_b, self.real_b, fake_b),
+            "gradient_generators": self._gradient(self.state.generator_optimizer),
+            "gradient_discriminators": self._gradient(self.state.discriminator_optimizer),
+        }
+
+    def _decisions(self, domain: str, discriminator, real, fake) -> dict[str, float]:
+        kind = self.config.losses.gan_loss
+        if kind == "wasserstein":
+            return {}
+        return {
+            f"{name}_{domain}": value
+            for name, value in decision_measures(
+                kind, _in_batches(discriminator, real), _in_batches(discriminator, fake)
+            ).items()
+        }
+
+    def _gradient(self, optimizer) -> float:
+        squares = sum(float(tf.reduce_sum(moment)) for moment in optimizer.second_moments)
+        done = self.state.steps_done()
+        known = 1.0 - self.config.optimizer.beta_2**done
+        return math.sqrt(squares / known) if done else 0.0
+
+
+def _in_graph(model) -> Callable[[tf.Tensor], tf.Tensor]:
+    return tf.function(lambda batch: model(batch, training=False), reduce_retracing=True)
+
+
+def _in_batches(network: Callable[[tf.Tensor], tf.Tensor], images: np.ndarray) -> np.ndarray:
+    parts = [images[i : i + _BATCH] for i in range(0, len(images), _BATCH)]
+    return np.concatenate([network(tf.constant(part)).numpy() for part in parts])
+
+
+def decision_measures(kind: str, real: np.ndarray, fake: np.ndarray) -> dict[str, float]:
+    """How surely a discriminator tells real from generated pictures.
+
+    Args:
+        kind: the adversarial loss: "least_squares", "vanilla" or "hinge".
+        real: its decisions on real pictures, logits of any shape.
+        fake: those on generated ones.
+
+    Returns:
+        The shares of right decisions, and the margin: the difference of the mean decisions, in
+        units of what the loss asks for.
+    """
+    if kind == "vanilla":
+        real, fake = (1.0 / (1.0 + np.exp(-np.clip(values, -50, 50))) for values in (real, fake))
+    boundary, unit = (0.0, 2.0) if kind == "hinge" else (0.5, 1.0)
+    return {
+        "accuracy_real": float((real > boundary).mean()),
+        "accuracy_fake": float((fake < boundary).mean()),
+        "margin": float(real.mean() - fake.mean()) / unit,
+    }
+
+
+def _picture_measures(direction: str, source, translated, target) -> dict[str, float]:
+    most = max(clipped_share(source), clipped_share(target))
+    return {
+        f"diversity_{direction}": diversity(translated) / max(diversity(target), 1e-6),
+        f"brightness_{direction}": brightness_correlation(source, translated),
+        f"clipped_{direction}": max(0.0, clipped_share(translated) - most),
+    }
+
+
+def diversity(images: np.ndarray) -> float:
+    """How much pictures differ: the mean standard deviation of a pixel from picture to picture.
+
+    Args:
+        images: float [n, height, width, 3]; they are compared at 16 × 16 pixels.
+    """
+    return float(_small(images).std(axis=0).mean())
+
+
+def brightness_correlation(images: np.ndarray, translated: np.ndarray) -> float:
+    """The mean correlation of the brightness within a picture and within its translation.
+
+    Args:
+        images: float [n, height, width, 3], compared at 16 × 16 pixels.
+        translated: the same.
+    """
+    one, other = (
+        _small(batch).mean(axis=-1).reshape(len(batch), -1) for batch in (images, translated)
+    )
+    one, other = (values - values.mean(axis=1, keepdims=True) for values in (one, other))
+    norms = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    return float(((one * other).sum(axis=1) / np.maximum(norms, 1e-6)).mean())
+
+
+def clipped_share(images: np.ndarray) -> float:
+    """The share of patches, 8 × 8 to a picture, whose every channel is at black or at full.
+
+    Args:
+        images: float [n, side, side, 3] in [-1, 1].
+    """
+    clipped = (np.abs(images) >= 1.0 - 2.0 * _EXTREME / 255.0).all(axis=-1)
+    side = clipped.shape[1] // _PATCHES
+    clipped = clipped[:, : side * _PATCHES, : side * _PATCHES]
+    patches = clipped.reshape(len(clipped), _PATCHES, side, _PATCHES, side)
+    return float(patches.all(axis=(2, 4)).mean())
+
+
+def _small(images: np.ndarray) -> np.ndarray:
+    return tf.image.resize(images, (_SMALL, _SMALL), method="area").numpy()
+
+
+# --- What is wrong -------------------------------------------------------------------------------
+
+
+def complaints(records: list[Record], total_steps: int) -> list[Complaint]:
+    """What is wrong with a run, judged by its newest record that holds health measures.
+
+    Args:
+        records: all lines of metrics.jsonl so far, oldest first.
+        total_steps: the length of the training; its very beginning is not judged.
+    """
+    measured = [record for record in records if HEALTH_MEASURE in record]
+    losses = [record for record in records if "cycle_a" in record]
+    if not measured or not losses:
+        return []
+    start = min(max(_JUDGED_SHARE * total_steps, _JUDGED_EARLIEST), _JUDGED_LATEST)
+    if measured[-1]["step"] < start:
+        return []
+    return [complaint for check in _CHECKS for complaint in check(measured, losses)]
+
+
+_WAYS = {"ab": "A to B", "ba": "B to A"}
+
+
+def _diversity(measured: list[Record], losses: list[Record]) -> Iterator[Complaint]:
+    for key, way in _WAYS.items():
+        share = _value(measured[-1], f"diversity_{key}")
+        if share < DIVERSITY:
+            yield Complaint(
+                f"diversity_{key}",
+                f"Mode collapse {way}: the translated pictures differ from each other only "
+                f"{share:.2f} times as much as real ones. Usually helps: a higher --lambda-cycle, "
+                "a lower --learning-rate, --generator-skip.",
+            )
+
+
+def _discriminators(measured: list[Record], losses: list[Record]) -> Iterator[Complaint]:
+    for domain in "ab":
+        real, fake, margin = (
+            _value(measured[-1], f"{name}_{domain}")
+            for name in ("accuracy_real", "accuracy_fake", "margin")
+        )
+        told = (
+            f"it tells {real:.0%} of real and {fake:.0%} of generated patches, margin {margin:.2f}"
+        )
+        name = f"Discriminator {domain.upper()}"
+        if min(real, fake) >= ACCURACY_STRONG and margin >= MARGIN_STRONG:
+            yield Complaint(
+                f"discriminator_{domain}",
+                f"{name} is too strong: {told}, so the generator learns little from it. Usually "
+                "helps: fewer --discriminator-filters, a lower --discriminator-weight, "
+                "--discriminator-augment.",
+            )
+        elif (real + fake) / 2 <= ACCURACY_WEAK and margin <= MARGIN_WEAK:
+            yield Complaint(
+                f"discriminator_{domain}",
+                f"{name} is too weak: {told}, which is guessing. Usually helps: more "
+                "--discriminator-filters, a higher --discriminator-weight, a lower "
+                "--learning-rate.",
+            )
+
+
+def _generator_losses(measured: list[Record], losses: list[Record]) -> Iterator[Complaint]:
+    for key, way in _WAYS.items():
+        recent = _recent(losses, f"generator_{key}")
+        if abs(recent) < GENERATOR_LOSS:
+            yield Complaint(
+                f"generator_{key}",
+                f"The adversarial loss of the generator {way} has collapsed to {recent:.4f}: the "
+                "discriminator takes everything for real. Usually helps: more "
+                "--discriminator-filters, a lower --learning-rate.",
+            )
+
+
+def _colours(measured: list[Record], losses: list[Record]) -> Iterator[Complaint]:
+    for key, way in _WAYS.items():
+        correlation = _value(measured[-1], f"brightness_{key}")
+        if correlation < INVERTED:
+            yield Complaint(
+                f"brightness_{key}",
+                f"Colours inverted {way}: bright becomes dark (correlation {correlation:.2f}). "
+                "Usually helps: --lambda-identity 5, --generator-skip, or another --seed.",
+            )
+
+
+def _clipped(measured: list[Record], losses: list[Record]) -> Iterator[Complaint]:
+    for key, way in _WAYS.items():
+        share = _value(measured[-1], f"clipped_{key}")
+        if share > CLIPPED:
+            yield Complaint(
+                f"clipped_{key}",
+                f"Black or saturated patches {way}: {share:.0%} more of the picture than in real "
+                "ones. Usually helps: a lower --learning-rate, --lambda-identity 5, "
+                "--generator-upsampling resize.",
+            )
+
+
+def _cycle(measured: list[Record], losses: list[Record]) -> Iterator[Complaint]:
+    for domain in "ab":
+        name = f"cycle_{domain}"
+        windows = _windows([_value(record, name) for record in losses])
+        if len(windows) >= 3 and windows[-1] > CYCLE_RISE * min(windows):
+            yield Complaint(
+                name,
+                f"The cycle error of {domain.upper()} is rising: {windows[-1]:.3f} after "
+                f"{min(windows):.3f}. Usually helps: a lower --learning-rate, a higher "
+                "--lambda-cycle.",
+            )
+
+
+def _gradients(measured: list[Record], losses: list[Record]) -> Iterator[Complaint]:
+    for kind in ("generators", "discriminators"):
+        name = f"gradient_{kind}"
+        values = [_value(record, name) for record in measured if record["step"] > 0]
+        if not values:
+            continue
+        usual = float(np.nanmedian(values[:-1])) if len(values) > 3 else math.inf
+        if not math.isfinite(values[-1]):
+            words = "not finite. Usually helps: a lower --learning-rate, --precision float32"
+        elif values[-1] > GRADIENT_RISE * usual:
+            words = f"{values[-1]:.3g}, usually {usual:.3g}. Usually helps: a lower --learning-rate"
+        elif values[-1] < GRADIENT_LEAST:
+            words = (
+                f"only {values[-1]:.1e}, so nothing is learnt any more. Usually helps: a lower "
+                "--learning-rate from the start, another --gan-loss"
+            )
+        else:
+            continue
+        yield Complaint(name, f"The gradient norm of the {kind} is {words}.")
+
+
+_CHECKS: tuple[Callable[[list[Record], list[Record]], Iterator[Complaint]], ...] = (
+    _diversity,
+    _discriminators,
+    _generator_losses,
+    _colours,
+    _clipped,
+    _cycle,
+    _gradients,
+)
+
+
+def _value(record: Record, name: str) -> float:
+    """A logged value; NaN, which fulfils no condition, if it is missing or was not finite."""
+    value = record.get(name)
+    return math.nan if value is None else float(value)
+
+
+def _recent(losses: list[Record], name: str) -> float:
+    """The mean over the last tenth of the records, at least three."""
+    count = max(3, len(losses) // 10)
+    return float(np.mean([_value(record, name) for record in losses[-count:]]))
+
+
+def _windows(values: list[float]) -> list[float]:
+    """The medians of ten equal parts of a curve, or of as many of three values or more as fit."""
+    count = min(10, len(values) // 3)
+    if count < 1:
+        return []
+    return [float(np.median(part)) for part in np.array_split(values, count)]

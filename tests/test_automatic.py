@@ -1,0 +1,89 @@
+"""The preset `auto`: what it picks, and the time it expects."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from cyclegan_tf import automatic
+from cyclegan_tf import train as command
+from cyclegan_tf.automatic import Machine, choose
+from cyclegan_tf.config import Config
+from cyclegan_tf.presets import make_config
+from cyclegan_tf.training import estimate
+from cyclegan_tf.training.estimate import duration_text, expected_seconds_per_step
+from tests.tiny import pack_charts
+
+LAPTOP, SERVER, GPU = Machine(2, 0), Machine(32, 0), Machine(8, 1)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "side", "machine", "size", "filters", "epochs"),
+    [
+        (3400, 128, LAPTOP, 64, 24, 5),
+        (3400, 128, SERVER, 128, 32, 17),
+        (3400, 128, GPU, 128, 64, 117),
+        (1000, 512, GPU, 256, 64, 200),
+        (50, 300, LAPTOP, 64, 24, 200),
+        (10**6, 300, LAPTOP, 64, 24, 2),
+        (500, 50, GPU, 48, 64, 200),
+        (500, 9, LAPTOP, 16, 24, 40),
+    ],
+)
+def test_what_is_picked(pairs, side, machine, size, filters, epochs):
+    config = make_config("auto", **choose(pairs, side, machine))
+    assert config.data.image_size == size
+    assert config.generator.filters == filters
+    assert config.run.epochs == epochs
+    assert config.generator.upsampling == "resize"  # as in fast
+
+
+def test_the_command_picks_says_so_and_trains(tmp_path, monkeypatch, capsys):
+    shards = pack_charts(tmp_path, trainA=4, trainB=3, testA=2, testB=2)
+    monkeypatch.setattr(automatic, "_PAIRS", dict.fromkeys(automatic._PAIRS, 8))
+    run_dir = tmp_path / "run"
+    arguments = ["--preset", "auto", "--data", shards.folder, "--run-dir", run_dir]
+    arguments += ["--export-dir", tmp_path / "export", "--generator-filters", 2]
+    arguments += ["--generator-blocks", 1, "--discriminator-filters", 2]
+    assert command.main([str(argument) for argument in arguments]) == 0
+    printed = capsys.readouterr().out
+    assert "picked: --image-size 24, --generator-filters " in printed
+    assert re.search(r"Expected time: about \d+ s\n", printed)
+    config = Config.load(run_dir)
+    assert (config.preset, config.data.image_size, config.run.epochs) == ("auto", 24, 2)
+    assert config.generator.filters == 2  # as asked for
+    # The same command finds the same settings, and the run finished.
+    assert command.main([str(argument) for argument in arguments]) == 0
+
+
+def test_the_estimate_counts_the_passes(monkeypatch, tiny_config):
+    times = {"generator": 1.0, "discriminator": 0.1}
+    monkeypatch.setattr(estimate, "_seconds", lambda model, _: times[model.name])
+    seconds = {
+        name: expected_seconds_per_step(tiny_config(**settings), "float32")
+        for name, settings in {
+            "plain": {"lambda_identity": 0.0},
+            "identity": {},
+            "rarely": {"identity_every": 4},
+            "penalty": {"lambda_identity": 0.0, "gradient_penalty": 10.0},
+        }.items()
+    }
+    # Two generators: 2 passes with gradients; two discriminators: one to the input, 2 with all.
+    assert seconds["plain"] == pytest.approx(2 * (3 * 2 * 1.0 + (2 + 3 * 2) * 0.1))
+    assert seconds["identity"] == pytest.approx(seconds["plain"] + 2 * 3)
+    assert seconds["rarely"] == pytest.approx(seconds["plain"] + 2 * 3 / 4)
+    assert seconds["penalty"] == pytest.approx(seconds["plain"] + 2 * 3 * 0.1)
+
+
+def test_a_real_estimate_is_a_time(tiny_config):
+    assert 0.0 < expected_seconds_per_step(tiny_config(), "float32") < 10.0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.2, "0 s"), (40, "40 s"), (1500, "25 min"), (3600, "60 min"), (12_600, "3.5 h")]
+    + [(180_000, "2.1 days")],
+)
+def test_durations_for_people(seconds, text):
+    assert duration_text(seconds) == text

@@ -1,0 +1,73 @@
+"""Evaluation while training: what is logged, and which checkpoint is the best."""
+
+from __future__ import annotations
+
+import pytest
+
+from cyclegan_tf.errors import UserError
+from cyclegan_tf.training.examiner import Examiner, criterion, newest_is_best
+from tests.tiny import pack_charts, pack_demo
+
+
+def scored(mae: float | None = None, kid: float | None = None) -> dict:
+    record: dict = {"step": 1, "cycle_error_ab": 3.0, "fid_net_ab": 70.0, "kid_sd_net_ab": 0.01}
+    if kid is not None:
+        record.update({"kid_net_ab": kid - 0.1, "kid_net_ba": kid + 0.1})
+    if mae is not None:
+        record.update({"mae_ab": mae - 1, "mae_ba": mae + 1})
+    return record
+
+
+def test_the_error_to_the_truth_goes_before_kid():
+    assert criterion(scored(mae=30, kid=0.2)) == pytest.approx(30)
+    assert criterion(scored(kid=0.2)) == pytest.approx(0.2)
+    assert criterion(scored()) is None
+    assert criterion({**scored(mae=30), "mae_ba": None}) is None  # was not finite
+
+
+def test_the_best_is_lower_than_all_before():
+    records = [scored(mae=30), {"step": 2}, scored(mae=28)]
+    assert newest_is_best(records[:1])
+    assert newest_is_best(records)
+    assert not newest_is_best([*records, scored(mae=29)])
+    assert not newest_is_best([*records, scored(mae=28)])
+    assert not newest_is_best([{"step": 1}])
+    assert newest_is_best([*records, scored(mae=29), scored(mae=27)])
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    return pack_demo(tmp_path_factory.mktemp("data") / "shards", train=2, test=3)
+
+
+def examiner(config, shards, new_training) -> Examiner:
+    return Examiner(config, new_training(config).state, shards, 10)
+
+
+def test_scores_are_those_of_the_averages_against_the_truth(tiny_config, new_training, demo):
+    config = tiny_config("demo", evaluate_every=5)
+    found = examiner(config, demo, new_training)
+    scores = found.scores()
+    assert {"mae_ab", "ssim_ba", "cycle_error_ab", "identity_error_ba"} <= set(scores)
+    for weight in found.state.generator_variables():
+        weight.assign(0.0 * weight)
+    assert found.scores() == scores
+    for weight in found.state.average_variables():
+        weight.assign(0.0 * weight)
+    assert found.scores() != scores
+
+
+def test_nothing_is_evaluated_without_a_judge(tiny_config, new_training, demo, tmp_path):
+    unpaired = pack_charts(tmp_path, trainA=2, trainB=2, testA=2, testB=2)
+    config = tiny_config("demo", evaluate_every=5)
+    assert examiner(config, unpaired, new_training).evaluator is None
+    assert examiner(config, demo, new_training).evaluator is not None
+    assert examiner(tiny_config("demo", evaluate_every=0), demo, new_training).evaluator is None
+
+
+def test_a_network_that_is_not_to_be_had_is_an_error(tiny_config, new_training, demo):
+    config = tiny_config(
+        evaluate_every=5, evaluate_features="inceptionv3", evaluate_feature_weights="none.h5"
+    )
+    with pytest.raises(UserError, match=r"--feature-weights none\.h5: no such file"):
+        examiner(config, demo, new_training)

@@ -1,0 +1,176 @@
+"""Health: each measure by hand, and each complaint where it belongs and nowhere else."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from cyclegan_tf.training.health import (
+    HealthMonitor,
+    brightness_correlation,
+    clipped_share,
+    complaints,
+    decision_measures,
+    diversity,
+)
+from tests.tiny import pack_charts
+
+TOTAL = 10_000
+
+
+def good(step: int) -> dict:
+    """What a run that goes well logs, with some noise."""
+    wave = 0.02 * math.sin(step)
+    record = {"step": step, "gradient_generators": 4.0 + wave, "gradient_discriminators": 1.0}
+    for key in ("ab", "ba"):
+        record.update({f"diversity_{key}": 0.8, f"brightness_{key}": 0.6, f"clipped_{key}": 0.0})
+        record[f"generator_{key}"] = 0.4 + wave
+    for domain in "ab":
+        record.update({f"accuracy_real_{domain}": 0.85, f"accuracy_fake_{domain}": 0.8})
+        record.update({f"margin_{domain}": 0.4, f"cycle_{domain}": 0.12 + wave / 4})
+    return record
+
+
+def run(last: dict | None = None, count: int = 40) -> list[dict]:
+    """A good run, with its last five records changed."""
+    records = [good(step) for step in range(100, 100 * count + 1, 100)]
+    for record in records[-5:]:
+        record.update(last or {})
+    return records
+
+
+def checks(records: list[dict], total: int = TOTAL) -> list[str]:
+    return [complaint.check for complaint in complaints(records, total)]
+
+
+def test_a_good_run_hears_nothing():
+    for count in range(41):
+        assert checks(run(count=count)) == []
+
+
+@pytest.mark.parametrize(
+    ("last", "check", "words"),
+    [
+        ({"diversity_ab": 0.2}, "diversity_ab", "Mode collapse A to B"),
+        ({"diversity_ba": 0.0}, "diversity_ba", "Mode collapse B to A"),
+        (
+            {"accuracy_real_b": 1.0, "accuracy_fake_b": 0.995, "margin_b": 0.97},
+            "discriminator_b",
+            "Discriminator B is too strong: it tells 100% of real",
+        ),
+        (
+            {"accuracy_real_a": 0.2, "accuracy_fake_a": 0.85, "margin_a": 0.01},
+            "discriminator_a",
+            "Discriminator A is too weak: it tells 20% of real",
+        ),
+        ({"generator_ba": 0.001}, "generator_ba", "generator B to A has collapsed to 0.0010"),
+        ({"brightness_ab": -0.6}, "brightness_ab", "Colours inverted A to B"),
+        ({"clipped_ba": 0.21}, "clipped_ba", "Black or saturated patches B to A: 21%"),
+        ({"cycle_a": 0.6}, "cycle_a", "cycle error of A is rising"),
+        ({"gradient_generators": 80.0}, "gradient_generators", "80, usually 4"),
+        ({"gradient_generators": None}, "gradient_generators", "not finite"),
+        ({"gradient_discriminators": 1e-7}, "gradient_discriminators", "nothing is learnt"),
+    ],
+)
+def test_each_fault_is_named_alone(last, check, words):
+    # Only the newest look at the gradients counts against the looks before.
+    records = run() if check.startswith("gradient") else run(last)
+    records[-1].update(last)
+    (complaint,) = complaints(records, TOTAL)
+    assert complaint.check == check
+    assert words in complaint.text
+    assert "Usually helps: " in complaint.text
+    assert "\n" not in complaint.text
+
+
+def test_the_very_beginning_is_not_judged():
+    early = [{**good(step), "diversity_ab": 0.0} for step in (0, 100, 400)]
+    assert checks(early) == []
+    assert checks([*early, {**good(500), "diversity_ab": 0.0}]) == ["diversity_ab"]
+    assert checks([{**good(1000), "diversity_ab": 0.0}], total=1_000_000) == ["diversity_ab"]
+    assert checks([{**good(190), "diversity_ab": 0.0}], total=200) == []
+    assert checks([{**good(200), "diversity_ab": 0.0}], total=200) == ["diversity_ab"]
+
+
+def test_what_is_over_is_not_said_again():
+    assert checks([*run({"brightness_ab": -0.6}), good(4100)]) == []
+
+
+def test_a_cycle_error_that_falls_or_shakes_is_fine():
+    records = [{**good(n), "cycle_a": 0.5 / (1 + n / 500)} for n in range(100, 5000, 100)]
+    assert checks(records) == []
+    records[-1]["cycle_a"] = 0.3  # once
+    assert checks(records) == []
+
+
+def test_missing_measures_are_no_fault():
+    """The Wasserstein loss has no accuracy, and other programs' records have nothing."""
+    records = run()
+    for record in records:
+        for name in [name for name in record if name.startswith(("accuracy", "margin"))]:
+            del record[name]
+    assert checks([*records, {"step": 5000, "warning": "w"}]) == []
+    assert checks([]) == []
+
+
+# --- Measures ------------------------------------------------------------------------------------
+
+
+def test_diversity_is_the_deviation_from_picture_to_picture(pictures):
+    one = pictures(1, 32)
+    assert diversity(np.repeat(one, 5, axis=0)) == pytest.approx(0.0, abs=1e-6)
+    levels = np.array([-0.5, 0.1, 0.4], np.float32)[:, None, None, None]
+    flat = np.ones((3, 32, 32, 3), np.float32) * levels
+    assert diversity(flat) == pytest.approx(levels.std(), rel=1e-5)
+
+
+def test_brightness_correlation_of_a_negative_is_minus_one(pictures):
+    images = pictures(4, 32)
+    assert brightness_correlation(images, 0.5 * images + 0.1) == pytest.approx(1.0, abs=1e-5)
+    assert brightness_correlation(images, -images) == pytest.approx(-1.0, abs=1e-5)
+    assert abs(brightness_correlation(images, pictures(4, 32, seed=1))) < 0.2
+    assert brightness_correlation(images, np.zeros_like(images)) == pytest.approx(0.0)
+
+
+def test_clipped_patches_are_counted():
+    images = np.zeros((2, 32, 32, 3), np.float32)
+    assert clipped_share(images) == 0.0
+    images[0, :4, :4] = -1.0  # one black patch
+    images[0, 4:8, :8] = [1.0, -1.0, 0.96]  # two of a colour without any middle
+    images[1, :4, :3] = 1.0  # not a whole patch
+    assert clipped_share(images) == pytest.approx(3 / 128)
+
+
+@pytest.mark.parametrize(
+    ("kind", "sure"),
+    [("least_squares", (1.0, 0.0)), ("vanilla", (40.0, -40.0)), ("hinge", (1, -1))],
+)
+def test_a_sure_discriminator_is_right_with_margin_one(kind, sure):
+    real, fake = (np.full((2, 3, 3, 1), value) for value in sure)
+    measured = decision_measures(kind, real, fake)
+    assert measured == {"accuracy_real": 1, "accuracy_fake": 1, "margin": pytest.approx(1)}
+    swapped = decision_measures(kind, fake, real)
+    assert swapped == {"accuracy_real": 0, "accuracy_fake": 0, "margin": pytest.approx(-1)}
+
+
+def test_a_new_training_is_measured(tmp_path, tiny_config, new_training, pairs, pictures):
+    shards = pack_charts(tmp_path, trainA=3, trainB=3, testA=9, testB=4)
+    step = new_training(tiny_config(generator_skip=True))
+    monitor = HealthMonitor(step.config, step.state, shards)
+    assert len(monitor.real_a) == 9
+    measured = monitor.measure()
+    assert measured["gradient_generators"] == 0.0
+    # A new generator with the skip connection gives back tanh of its input.
+    assert measured["brightness_ab"] > 0.9
+    # So its pictures differ as much as the charts of A do.
+    ratio = diversity(np.tanh(monitor.real_a)) / diversity(monitor.real_b)
+    assert measured["diversity_ab"] == pytest.approx(ratio, rel=0.2)
+    assert measured["accuracy_real_a"] + measured["accuracy_fake_a"] <= 2.0
+    assert all(math.isfinite(value) for value in measured.values())
+    step.run(pairs(step, pictures(1), pictures(1, seed=1)), 1)
+    gradients, *_ = step.generator_gradients(pictures(1), pictures(1, seed=1), 1.0)
+    norm = math.sqrt(sum(float((g.numpy() ** 2).sum()) for g in gradients))
+    # The one step's own norm, measured after a small change of the weights.
+    assert monitor.measure()["gradient_generators"] == pytest.approx(norm, rel=0.2)
