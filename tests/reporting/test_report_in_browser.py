@@ -94,7 +94,7 @@ def flat_samples() -> Samples:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("width", "height"), [(PHONE, 3000), (WIDE, 2400)])
+@pytest.mark.parametrize(("width", "height"), [(PHONE, 4000), (WIDE, 2400)])
 def test_screenshot_shows_samples_curves_and_warnings(report, width, height, tmp_path):
     shot = tmp_path / "shot.png"
     browse(report, width, height, f"--screenshot={shot}")
