@@ -21,8 +21,8 @@ def expected_seconds_per_step(config: Config, precision: str, replicas: int = 1)
 
     Both generators translate and translate back, and keep pictures for the identity loss; both
     discriminators judge the generated pictures for the generators, and real and generated ones for
-    themselves. The gradient penalty counts as one more pass with its gradients. It is an estimate. The
-    passes are those of networks made for this alone, as a pass in training may change a network.
+    themselves. The gradient penalty counts as one more pass with its gradients. It is an estimate.
+    The passes are those of networks made for this alone, as one in training may change a network.
 
     Args:
         config: the settings.
