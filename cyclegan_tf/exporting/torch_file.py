@@ -32,10 +32,11 @@ _STORAGES = {
     "ByteStorage": "<u1",
     "BoolStorage": "?",
 }
-# What damaged or hostile bytes make the unpickler, the archive or our own checks raise.
+# What damaged or hostile bytes make the unpickler, the archive or our own checks raise. zipfile has
+# RuntimeError for an encrypted member and for a kind of compression that it does not know.
 _UNREADABLE = (
-    *(pickle.UnpicklingError, zipfile.BadZipFile, EOFError, ValueError, TypeError, KeyError),
-    *(IndexError, AttributeError, OverflowError, MemoryError, RecursionError, NotImplementedError),
+    *(pickle.UnpicklingError, zipfile.BadZipFile, EOFError, ValueError, TypeError, LookupError),
+    *(AttributeError, OverflowError, MemoryError, RuntimeError),
 )
 
 
