@@ -19,7 +19,7 @@ from cyclegan_tf.config import FEATURE_NETWORKS
 from cyclegan_tf.errors import UserError
 from cyclegan_tf.evaluation.efficientnet import SIDE as LITE0_SIDE
 from cyclegan_tf.evaluation.efficientnet import build_efficientnet_lite0
-from cyclegan_tf.evaluation.torch_file import read_torch_file
+from cyclegan_tf.torch_file import read_tensors
 
 INCEPTION, LITE0 = FEATURE_NETWORKS
 
@@ -162,7 +162,7 @@ def _load_lite0(path: Path | None) -> FeatureNetwork:
         package = importlib.util.find_spec(_LITE0_PACKAGE)
         path = Path(str(package.origin)).parent / _LITE0_FILE
     try:
-        model = build_efficientnet_lite0(read_torch_file(path))
+        model = build_efficientnet_lite0(read_tensors(path))
     except (KeyError, ValueError) as error:
         raise UserError(f"{path}: does not hold EfficientNet-Lite0's weights ({error})") from None
     return FeatureNetwork(LITE0, LITE0_SIDE, model, lambda pixels: (pixels - 127.0) / 128.0)

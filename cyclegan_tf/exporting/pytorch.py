@@ -18,8 +18,8 @@ from tensorflow import keras
 from cyclegan_tf.config import Config, flag
 from cyclegan_tf.errors import UserError
 from cyclegan_tf.exporting.pictures import unfinished_file
-from cyclegan_tf.exporting.torch_file import read_tensors
 from cyclegan_tf.models.generator import build_generator
+from cyclegan_tf.torch_file import read_tensors
 from cyclegan_tf.training.checkpoints import (
     load_generator,
     save_generators,

@@ -17,8 +17,8 @@ from cyclegan_tf.config import Config
 from cyclegan_tf.data.pipeline import to_pixels, to_range
 from cyclegan_tf.errors import UserError
 from cyclegan_tf.exporting.pytorch import export_pytorch
-from cyclegan_tf.exporting.torch_file import read_tensors
 from cyclegan_tf.exporting.translator import load
+from cyclegan_tf.torch_file import read_tensors
 from cyclegan_tf.training.checkpoints import load_generator, saved_directions
 from cyclegan_tf.training.run_directory import create_run_directory
 from tests.exporting.helpers import make_run, pixels
@@ -173,7 +173,7 @@ def test_neither_pytorch_nor_a_pickle_is_run(tmp_path):
     torch.save(state_of(network), tmp_path / "net.pth")
     code = (
         "import sys; sys.modules['torch'] = None\n"
-        "from cyclegan_tf.exporting.torch_file import read_tensors\n"
+        "from cyclegan_tf.torch_file import read_tensors\n"
         "assert len(read_tensors(sys.argv[1])) == 36\n"
         "assert 'tensorflow' not in sys.modules"
     )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import pickle
 
 import numpy as np
 import pytest
 import torch
 
 from cyclegan_tf.errors import UserError
-from cyclegan_tf.evaluation.torch_file import read_torch_file
+from cyclegan_tf.torch_file import read_tensors
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def test_every_tensor_comes_back(saved):
         "double": torch.ones(2, dtype=torch.float64) / 3,
         "empty": torch.ones(0, 3),
     }
-    found = read_torch_file(saved(tensors))
+    found = read_tensors(saved(tensors))
     assert list(found) == list(tensors)
     for name, tensor in tensors.items():
         assert found[name].dtype == tensor.numpy().dtype
@@ -50,8 +51,8 @@ class _Command:
 
 def test_nothing_in_the_file_is_run(saved, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="is no state dict"):
-        read_torch_file(saved({"bad": _Command()}))
+    with pytest.raises(UserError, match=r"holds \w+\.system, not only tensors"):
+        read_tensors(saved({"bad": _Command()}))
     assert not (tmp_path / "run-by-the-file").exists()
 
 
@@ -59,15 +60,21 @@ def test_nothing_in_the_file_is_run(saved, tmp_path, monkeypatch):
 def test_a_file_cut_short_is_an_error(saved, kept):
     path = saved({"a": torch.ones(5, 5), "b": torch.ones(5)})
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(UserError, match="is no state dict"):
-        read_torch_file(path)
+    with pytest.raises(UserError, match="is no PyTorch file"):
+        read_tensors(path)
+
+
+def test_code_before_the_tensors_is_not_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.pth").write_bytes(pickle.dumps(_Command(), protocol=2))
+    with pytest.raises(UserError, match=r"holds \w+\.system, not only tensors"):
+        read_tensors(tmp_path / "bad.pth")
+    assert not (tmp_path / "run-by-the-file").exists()
 
 
 def test_other_files_are_errors(tmp_path):
-    torch.save({"a": torch.ones(2)}, tmp_path / "newer.pth")
     (tmp_path / "text.pth").write_text("not a tensor")
-    for name in ("newer.pth", "text.pth"):
-        with pytest.raises(UserError, match=f"{name}: is no state dict"):
-            read_torch_file(tmp_path / name)
+    with pytest.raises(UserError, match=r"text\.pth: is no PyTorch file"):
+        read_tensors(tmp_path / "text.pth")
     with pytest.raises(UserError, match="cannot be read"):
-        read_torch_file(tmp_path / "missing.pth")
+        read_tensors(tmp_path / "missing.pth")
