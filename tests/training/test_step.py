@@ -231,34 +231,47 @@ def test_bfloat16_trains_float32_weights(tiny_config, new_training, pairs, pictu
 
 
 def test_bfloat16_learns_what_float32_learns(tiny_config, new_training, pairs, pictures):
-    """After 30 steps the losses agree within 5 %, and both have learned: the cycle loss fell."""
+    """After 30 steps the cycle losses, which fell, agree within 5 %, the others within 0.05."""
     ends = []
+    learnable = {"generator_skip": False, "generator_blocks": 1, "generator_filters": 4}
+    config = tiny_config("demo", lambda_cycle=10.0, learning_rate=2e-3, **learnable)
     for precision in ("float32", "bfloat16"):
-        config = tiny_config("demo", generator_blocks=1, generator_filters=4, learning_rate=2e-3)
         step = new_training(config, precision=precision)
         batches = pairs(step, pictures(4), pictures(4, seed=1))
         start, _, end = (step.run(batches, tf.constant(steps)) for steps in (4, 26, 4))
         assert float(end["cycle_a"]) < 0.95 * float(start["cycle_a"])
         ends.append({name: float(value) for name, value in end.items()})
-    assert ends[1] == pytest.approx(ends[0], rel=0.05)
+    cycles = [[end["cycle_a"], end["cycle_b"]] for end in ends]
+    assert cycles[1] == pytest.approx(cycles[0], rel=0.05)
+    assert ends[1] == pytest.approx(ends[0], abs=0.05)
 
 
 def test_discriminators_get_no_gradient_in_the_generators_update(
     tiny_config, new_training, pictures
 ):
-    """Not even computed: their kernels' gradients are in no place of the traced graph."""
+    """Nothing that the update needs leads to one: what it does not need is pruned, never run."""
     step, images = new_training(tiny_config()), tf.constant(pictures())
-    run = tf.function(lambda: step.strategy.run(
-        step.generator_gradients, args=(images, images, 1.0)
-    )[0])  # fmt: skip
-    operations = run.get_concrete_function().graph.get_operations()
-    made = [operation.inputs for operation in operations if operation.type.endswith("Filter")]
+    run = tf.function(
+        lambda: step.strategy.run(step.generator_gradients, args=(images, images, 1.0))[0]
+    )
+    graph = run.get_concrete_function().graph
+    needed = _operations_behind(graph.outputs)
+    made = [one for one in needed if one.type == "Conv2DBackpropFilter"]
     generator_kernels = [
         weight for weight in step.state.generator_variables() if len(weight.shape) == 4
     ]
     passes = 2  # the identity's goes with the translation's
-    assert len(made) <= passes * len(generator_kernels)
-    assert made
+    assert len(made) == passes * len(generator_kernels)
+
+
+def _operations_behind(tensors: list[tf.Tensor]) -> list[tf.Operation]:
+    found, waiting = {}, [tensor.op for tensor in tensors]
+    while waiting:
+        operation = waiting.pop()
+        if operation.name not in found:
+            found[operation.name] = operation
+            waiting += [*(tensor.op for tensor in operation.inputs), *operation.control_inputs]
+    return list(found.values())
 
 
 def test_the_rate_follows_the_length_of_the_training(
