@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -137,15 +135,3 @@ def test_wrong_flags_are_one_line(command, flags, message):
     assert status == 2
     assert message in said
     assert said.count("\n") == 1
-
-
-def test_help_needs_no_tensorflow():
-    code = (
-        "import sys; sys.modules['tensorflow'] = None\n"
-        "from cyclegan_tf.export import main; main(['--help'])"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 0
-    assert "--quantize" in result.stdout

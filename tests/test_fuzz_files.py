@@ -13,7 +13,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cyclegan_tf import export, train, translate
@@ -21,7 +21,7 @@ from cyclegan_tf.config import Config
 from cyclegan_tf.errors import UserError
 from cyclegan_tf.training.checkpoints import Checkpoints
 from cyclegan_tf.training.run_directory import create_run_directory
-from tests.tiny import chart, content, pack_charts
+from tests.tiny import FUZZ, chart, content, pack_charts
 from tfrecords_tools import verify
 
 SHORT = {"config": 12, "manifest": 8, "checkpoint": 3}
@@ -137,14 +137,7 @@ def fuzz(place: Path, folder: Path, files: list[str], strategy, count: int) -> i
     """
     done = 0
 
-    @settings(
-        max_examples=count,
-        derandomize=True,
-        database=None,
-        deadline=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
+    @settings(FUZZ, max_examples=count)
     @given(st.data())
     def check(data) -> None:
         nonlocal done

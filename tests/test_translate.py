@@ -215,15 +215,3 @@ def test_the_command_with_a_real_run(tiny_config, tmp_path):
     assert result.returncode == 0, result.stderr
     assert result.stdout == "1 translated, 0 failed\n"
     assert load(tmp_path / "out" / "a.png").shape == (18, 22, 3)
-
-
-def test_help_needs_no_tensorflow():
-    code = (
-        "import sys; sys.modules['tensorflow'] = None\n"
-        "from cyclegan_tf.translate import main; main(['--help'])"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 0
-    assert "--side-by-side" in result.stdout

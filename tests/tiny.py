@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import HealthCheck, Phase, settings
 from PIL import Image
 
 from cyclegan_tf.data import portraits
 from cyclegan_tf.data.pipeline import Shards
+from cyclegan_tf.reporting.progress import Progress
 from tfrecords_tools.build import build
 
 SIDE = 24
+FUZZ = settings(
+    derandomize=True,
+    database=None,
+    deadline=None,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
 
 
 def chart(number: int, side: int = SIDE) -> Image.Image:
@@ -52,6 +62,20 @@ def with_shards_of(shards: Shards, split: str, change) -> Shards:
     """The data set with the row of one split's shards changed."""
     splits = {**shards.manifest.splits, split: change(shards.manifest.splits[split])}
     return Shards(shards.folder, dataclasses.replace(shards.manifest, splits=splits))
+
+
+def interrupted_after(training, step: int) -> bool:
+    """Runs the training with a Ctrl-C after that step; what ``run`` returns."""
+    update = Progress.update
+
+    def update_and_interrupt(self, steps, losses):
+        update(self, steps, losses)
+        if training.state.steps_done() == step:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Progress, "update", update_and_interrupt)
+        return training.run()
 
 
 def saved_state(run_dir: Path) -> dict[str, np.ndarray]:

@@ -341,15 +341,3 @@ def test_generators_that_the_authors_code_lacks(tiny_config, tmp_path):
     for text in ("--generator-upsampling resize", "--generator-separable True", "4 residual"):
         assert text in str(error.value)
     assert not (tmp_path / "out").exists()
-
-
-def test_help_needs_no_tensorflow():
-    code = (
-        "import sys; sys.modules['tensorflow'] = None\n"
-        "from cyclegan_tf.import_pytorch import main; main(['--help'])"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 0
-    assert "--direction" in result.stdout

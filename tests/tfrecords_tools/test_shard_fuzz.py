@@ -17,11 +17,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from tests.tfrecords_tools.helpers import encoded, fill, picture
+from tests.tiny import FUZZ
 from tfrecords_tools.build import build
 from tfrecords_tools.images import BadImage, prepare
 from tfrecords_tools.verify import verify
@@ -136,14 +137,7 @@ def collect(count: int) -> list[bytes]:
     """So many mutated images, each of which ``prepare`` has taken or refused."""
     found: list[bytes] = []
 
-    @settings(
-        max_examples=count,
-        derandomize=True,
-        database=None,
-        deadline=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
+    @settings(FUZZ, max_examples=count)
     @given(mutated())
     def check(data: bytes) -> None:
         with limited(SECONDS), contextlib.suppress(BadImage):

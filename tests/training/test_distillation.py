@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 
 import numpy as np
 import pytest
@@ -12,14 +11,13 @@ import tensorflow as tf
 
 from cyclegan_tf.errors import UserError
 from cyclegan_tf.models.networks import build_networks
-from cyclegan_tf.reporting.progress import Progress
 from cyclegan_tf.training.checkpoints import load_generators, save_generators
 from cyclegan_tf.training.distillation import Teacher, keep_teacher, load_teacher
 from cyclegan_tf.training.loop import Training
 from cyclegan_tf.training.run_directory import create_run_directory
 from cyclegan_tf.training.state import TrainingState
 from cyclegan_tf.training.step import TrainingStep
-from tests.tiny import assert_same_state, pack_demo, saved_state
+from tests.tiny import assert_same_state, interrupted_after, pack_demo, saved_state
 
 
 @pytest.fixture(scope="module")
@@ -132,9 +130,7 @@ def test_a_teacher_with_one_direction(student, teacher_run, mirrored, pictures, 
     assert "teacher_ba" in terms and "teacher_ab" not in terms
 
 
-def test_a_run_goes_on_without_its_teacher(
-    student, teacher_run, shards, mirrored, tmp_path, monkeypatch
-):
+def test_a_run_goes_on_without_its_teacher(student, teacher_run, shards, mirrored, tmp_path):
     away = tmp_path / "away"
     shutil.copytree(teacher_run, away)
     config = student(teacher=str(away), steps=4, generator_blocks=1, steps_per_call=1)
@@ -143,16 +139,7 @@ def test_a_run_goes_on_without_its_teacher(
     assert Training(config, tmp_path / "straight", shards, mirrored(), "float32").run()
 
     stopped = Training(config, tmp_path / "stopped", shards, mirrored(), "float32")
-    update = Progress.update
-
-    def update_and_interrupt(self, steps, losses):
-        update(self, steps, losses)
-        if stopped.state.steps_done() == 2:
-            signal.raise_signal(signal.SIGINT)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Progress, "update", update_and_interrupt)
-        assert not stopped.run()
+    assert not interrupted_after(stopped, 2)
     shutil.rmtree(away)
     resumed = Training(config, tmp_path / "stopped", shards, mirrored(), "float32")
     assert resumed.state.steps_done() == 2

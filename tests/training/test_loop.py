@@ -14,14 +14,13 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from cyclegan_tf.reporting.progress import Progress
 from cyclegan_tf.training.checkpoints import best_step, checkpoint_step
 from cyclegan_tf.training.examiner import Examiner
 from cyclegan_tf.training.health import Complaint
 from cyclegan_tf.training.loop import Means, Training, stop_signals
 from cyclegan_tf.training.run_directory import create_run_directory
 from cyclegan_tf.training.sampler import Sampler, fixed_pictures
-from tests.tiny import assert_same_state, pack_charts, pack_demo
+from tests.tiny import assert_same_state, interrupted_after, pack_charts, pack_demo
 
 STEPS = 8
 
@@ -111,19 +110,11 @@ def test_the_graphs_are_traced_once(finished):
     assert finished.sampler._translate.experimental_get_tracing_count() == 1
 
 
-def test_an_interrupted_run_goes_on_to_the_same_weights(tmp_path, monkeypatch, new_run, finished):
+def test_an_interrupted_run_goes_on_to_the_same_weights(tmp_path, new_run, finished):
     """And so it does not matter how many steps run in one call."""
-    update, run_dir = Progress.update, tmp_path / "run"
-
-    def update_and_interrupt(self, steps, losses):
-        update(self, steps, losses)
-        if interrupted.state.steps_done() == 5:
-            signal.raise_signal(signal.SIGINT)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Progress, "update", update_and_interrupt)
-        interrupted = new_run(run_dir, steps_per_call=1)
-        assert not interrupted.run()
+    run_dir = tmp_path / "run"
+    interrupted = new_run(run_dir, steps_per_call=1)
+    assert not interrupted_after(interrupted, 5)
     assert interrupted.interrupted
     assert tf.train.latest_checkpoint(str(run_dir / "checkpoints")).endswith("step-5")
 
