@@ -73,9 +73,9 @@ _DEMO = {
     "lambda_identity": 0.0,
     "learning_rate": 3e-4,
     "discriminator_rate": 0.5,
-    "steps": 2200,
-    "sample_every": 400,
-    "evaluate_every": 400,
+    "steps": 3600,
+    "sample_every": 600,
+    "evaluate_every": 600,
     "average": 0.998,
 }
 
