@@ -101,29 +101,29 @@ def _export_tflite(arguments: argparse.Namespace, output: Path) -> int:
     from cyclegan_tf.exporting.litert import measure_in_new_process
     from cyclegan_tf.exporting.tflite import CALIBRATION_PICTURES, export_tflite
 
+    options = _tflite_options(arguments)
+    if "int8" in options.quantizations:
+        count = f"{CALIBRATION_PICTURES} training pictures or all if fewer"
+        print(f"Calibrating int8 with {count}, chosen by seed {options.seed}")
     rows, warnings = [_COLUMNS], []
-    for quantize in arguments.quantize:
-        options = _tflite_options(arguments, quantize)
-        if quantize == "int8":
-            count = f"{CALIBRATION_PICTURES} training pictures or all if fewer"
-            print(f"Calibrating int8 with {count}, chosen by seed {options.seed}")
-        directions = _DIRECTIONS[arguments.direction]
-        for export in export_tflite(arguments.run_dir, output, directions, options):
-            speeds = []
-            if export.refused:
-                warnings.append(f"WARNING: {export.path} was not written: {export.refused}")
-            else:
-                speeds = [measure_in_new_process(export.path, threads) for threads in _THREADS]
-            rows.append(_row(export, speeds))
+    for export in export_tflite(
+        arguments.run_dir, output, _DIRECTIONS[arguments.direction], options
+    ):
+        speeds = []
+        if export.refused:
+            warnings.append(f"WARNING: {export.path} was not written: {export.refused}")
+        else:
+            speeds = [measure_in_new_process(export.path, threads) for threads in _THREADS]
+        rows.append(_row(export, speeds))
     print("\n".join([*_table(rows), *warnings]))
     return 1 if warnings else 0
 
 
-def _tflite_options(arguments: argparse.Namespace, quantize: str):
+def _tflite_options(arguments: argparse.Namespace):
     from cyclegan_tf.exporting.tflite import TfliteOptions
 
     return TfliteOptions(
-        quantize=quantize,
+        quantizations=arguments.quantize,
         is_uint8=arguments.io == "uint8",
         image_size=arguments.image_size,
         data=arguments.data,

@@ -36,11 +36,12 @@ def exported(monkeypatch):
         asked.append((run_dir, output, directions, options))
         return [
             TfliteExport(
-                output / options.file_name(direction, 64),
+                output / options.file_name(direction, 64, quantize),
                 1_250_000,
                 Parity(3, 0.25, 0.95 if direction == "ab" else 0.5),
                 None if direction == "ab" else "its SSIM with Keras is 0.500, under 0.90",
             )
+            for quantize in options.quantizations
             for direction in directions or ("ab", "ba")
         ]
 
@@ -117,7 +118,7 @@ def test_flags_reach_the_options(command, exported):
     assert command("--run-dir", "runs/x", "--format", "tflite", *flags)[0] == 0
     (asked,) = exported
     assert asked[:3] == (Path("runs/x"), Path("saved_models/x"), ("ab",))
-    assert asked[3] == TfliteOptions("none", False, 32, "d", 3, "2", "MIT")
+    assert asked[3] == TfliteOptions(["none"], False, 32, "d", 3, "2", "MIT")
 
 
 @pytest.mark.parametrize(

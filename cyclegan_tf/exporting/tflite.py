@@ -16,6 +16,7 @@ from cyclegan_tf.data.sources import open_data
 from cyclegan_tf.errors import UserError
 from cyclegan_tf.exporting.litert import LiteRtModel
 from cyclegan_tf.exporting.pictures import unfinished_file
+from cyclegan_tf.exporting.quiet import quiet_stderr
 from cyclegan_tf.exporting.tflite_metadata import Description, add_metadata
 from cyclegan_tf.models.layers import trainable_variables
 from cyclegan_tf.models.networks import DIRECTIONS
@@ -33,10 +34,11 @@ _FLOAT_OPERATIONS = ["MEAN", "SQUARED_DIFFERENCE", "ADD", "RSQRT", "SUB", "MUL"]
 
 @dataclass(frozen=True)
 class TfliteOptions:
-    """What kind of file is written.
+    """What kinds of files are written.
 
     Attributes:
-        quantize: "none", "float16" (weights), "dynamic" (int8 weights) or "int8" (activations too).
+        quantizations: one file each: "none", "float16" (weights), "dynamic" (int8 weights), "int8"
+            (activations too).
         is_uint8: pictures go in and come out as uint8; else as float32 in [-1, 1].
         image_size: their side; None for the one that the run was trained at.
         data: where calibration and test pictures come from; None for the run's own data.
@@ -45,7 +47,7 @@ class TfliteOptions:
         license: of the model, for the metadata.
     """
 
-    quantize: str = "none"
+    quantizations: Sequence[str] = ("none",)
     is_uint8: bool = True
     image_size: int | None = None
     data: str | None = None
@@ -53,10 +55,10 @@ class TfliteOptions:
     version: str = "1"
     license: str = "code: Apache-2.0; weights: as the training pictures allow"
 
-    def file_name(self, direction: str, size: int) -> str:
+    def file_name(self, direction: str, size: int, quantize: str) -> str:
         """For example ab_256_float16.tflite."""
         io = "" if self.is_uint8 else "_float_io"
-        return f"{direction}_{size}_{self.quantize}{io}.tflite"
+        return f"{direction}_{size}_{quantize}{io}.tflite"
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,10 @@ def export_tflite(
         run_dir: the run directory.
         output: the folder for the files.
         directions: "ab", "ba" or both; None for all that the run holds.
-        options: what kind of file.
+        options: what kinds of files.
+
+    Returns:
+        One export per quantization and direction, in that order.
 
     Raises:
         UserError: if the run, its data or an option does not allow it, or ``output`` cannot be
@@ -123,7 +128,8 @@ def export_tflite(
     directions = directions or saved_directions(run_dir, config) or DIRECTIONS
     generators = {name: load_generator(run_dir, config, name, size) for name in directions}
     return [
-        _export_one(generator, direction, config, shards, size, Path(output), options)
+        _export_one(generator, direction, quantize, config, shards, size, Path(output), options)
+        for quantize in options.quantizations
         for direction, generator in generators.items()
     ]
 
@@ -138,6 +144,7 @@ def _check_size(size: int) -> None:
 def _export_one(
     generator: tf.keras.Model,
     direction: str,
+    quantize: str,
     config: Config,
     shards: Shards,
     size: int,
@@ -146,17 +153,17 @@ def _export_one(
 ) -> TfliteExport:
     domain = direction[0].upper()
     calibration = None
-    if options.quantize == "int8":
+    if quantize == "int8":
         calibration = sample_pictures(
             shards, f"train{domain}", size, CALIBRATION_PICTURES, options.seed
         )
-    model = convert(generator, size, options.quantize, options.is_uint8, calibration)
-    model = add_metadata(model, _description(direction, config, size, options))
+    model = convert(generator, size, quantize, options.is_uint8, calibration)
+    model = add_metadata(model, _description(direction, quantize, config, size, options))
     split = f"test{domain}" if shards.manifest.count(f"test{domain}") else f"train{domain}"
     pictures = sample_pictures(shards, split, size, PARITY_PICTURES, options.seed)
     parity = compare(LiteRtModel(model), generator, pictures)
-    path = output / options.file_name(direction, size)
-    refused = parity.shortfall(options.quantize)
+    path = output / options.file_name(direction, size, quantize)
+    refused = parity.shortfall(quantize)
     if refused is None:
         _write(path, model)
     return TfliteExport(path, len(model), parity, refused)
@@ -189,9 +196,10 @@ def convert(
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if quantize == "float16":
         converter.target_spec.supported_types = [tf.float16]
-    if quantize == "int8":
-        return _convert_int8(converter, calibration, is_uint8)
-    return converter.convert()
+    with quiet_stderr():  # It counts the operations of its own intermediate forms.
+        if quantize == "int8":
+            return _convert_int8(converter, calibration, is_uint8)
+        return converter.convert()
 
 
 def _module(
@@ -274,12 +282,14 @@ def sample_pictures(shards: Shards, split: str, size: int, count: int, seed: int
     return np.stack(list(records.map(load).as_numpy_iterator()))
 
 
-def _description(direction: str, config: Config, size: int, options: TfliteOptions) -> Description:
+def _description(
+    direction: str, quantize: str, config: Config, size: int, options: TfliteOptions
+) -> Description:
     source, target = direction.upper()
     return Description(
         name=f"CycleGAN {source} to {target}",
         text=f"Translates pictures of domain {source} to domain {target}; preset {config.preset}, "
-        f"quantization {options.quantize}.",
+        f"quantization {quantize}.",
         version=options.version,
         license=options.license,
         source=f"A picture of domain {source}, RGB",

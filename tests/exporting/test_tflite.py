@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 
 import flatbuffers
 import numpy as np
@@ -14,6 +15,7 @@ from cyclegan_tf.config import Config
 from cyclegan_tf.data.pipeline import Shards
 from cyclegan_tf.errors import UserError
 from cyclegan_tf.exporting import tflite
+from cyclegan_tf.exporting.quiet import quiet_stderr
 from cyclegan_tf.exporting.tflite import (
     Parity,
     TfliteOptions,
@@ -89,6 +91,21 @@ def test_built_in_operations_and_a_static_shape(paper):
     for (tensor,) in (interpreter.get_input_details(), interpreter.get_output_details()):
         assert tensor["shape_signature"].tolist() == [1, SIDE, SIDE, 3]
         assert tensor["dtype"] == np.uint8
+
+
+def test_the_converter_is_not_heard(generators, capfd):
+    convert(generators["paper"], SIDE, "float16", True)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_is_kept_back_is_shown_with_an_error(capfd):
+    with quiet_stderr():
+        os.write(2, b"unheard")
+    with pytest.raises(ValueError), quiet_stderr():
+        os.write(2, b"the reason")
+        raise ValueError
+    os.write(2, b", and all is as before")
+    assert capfd.readouterr().err == "the reason, and all is as before"
 
 
 @pytest.mark.parametrize("quantize", ["none", "int8"])
@@ -174,7 +191,7 @@ def test_int8_is_calibrated_with_pictures_of_its_own_domain(run_dir, tmp_path, m
         return sample_pictures(shards, split, size, count, seed)
 
     monkeypatch.setattr(tflite, "sample_pictures", sample)
-    export_tflite(run_dir, tmp_path, ["ba"], TfliteOptions(quantize="int8", seed=7))
+    export_tflite(run_dir, tmp_path, ["ba"], TfliteOptions(quantizations=["int8"], seed=7))
     assert asked == [("trainB", 100, 7), ("testB", 8, 7)]
 
 
