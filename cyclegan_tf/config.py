@@ -333,7 +333,7 @@ class RunConfig(Section):
     )
     recompute: bool = setting(
         False,
-        "gradient checkpointing: run the generators' residual blocks again in the backward pass, "
+        "gradient checkpointing: run the generators again, part by part, in the backward pass, "
         "which takes less memory and more time, and changes no result",
     )
     steps_per_call: int = setting(20, "steps that run in the graph for one call from Python", low=1)

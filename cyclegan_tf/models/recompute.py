@@ -1,11 +1,12 @@
-"""Gradient checkpointing (Chen et al. 2016): less memory for one more forward pass of the blocks.
+"""Gradient checkpointing (Chen et al. 2016): less memory for one more forward pass.
 
-A generator's residual blocks all work at one size, so each keeps as much for the backward pass as
-the next. Recomputed, a block keeps only its input, and is run again when its gradient is due.
+A generator is cut into its way down, groups of about √n of its n residual blocks, and its way up.
+Each keeps only its input for the backward pass, and is run again when its gradient is due.
 """
 
 from __future__ import annotations
 
+import math
 import re
 
 import tensorflow as tf
@@ -13,10 +14,11 @@ from tensorflow import keras
 
 _BLOCKS_START = re.compile(r"down_\d+_relu")
 _BLOCK_END = re.compile(r"block_\d+_(add|concatenate)")
+_WITH_IMAGE = ("skip_add", "blend")  # the layers at the end that take the image, too
 
 
 class Recomputed:
-    """A generator whose residual blocks are run again in the backward pass.
+    """A generator whose parts are run again in the backward pass.
 
     Called like the generator, with the same weights, values and gradients.
 
@@ -25,19 +27,23 @@ class Recomputed:
     """
 
     def __init__(self, generator: keras.Model) -> None:
-        start = _outputs(generator, _BLOCKS_START)[-1]
         ends = _outputs(generator, _BLOCK_END)
-        self._before = keras.Model(generator.input, start)
-        self._blocks = [keras.Model(*pair) for pair in zip([start, *ends], ends)]
-        self._skips = any(layer.name == "skip_add" for layer in generator.layers)
-        inputs = [ends[-1], generator.input] if self._skips else ends[-1]
-        self._after = keras.Model(inputs, generator.output)
+        group = math.isqrt(len(ends))
+        # The last group is the one that may be smaller.
+        cuts = [_outputs(generator, _BLOCKS_START)[-1], *ends[group - 1 : -1 : group], ends[-1]]
+        self._parts = [keras.Model(*pair) for pair in zip([generator.input, *cuts], cuts)]
+        self._sees_image = any(layer.name in _WITH_IMAGE for layer in generator.layers)
+        inputs = [cuts[-1], generator.input] if self._sees_image else cuts[-1]
+        self._way_up = keras.Model(inputs, generator.output)
 
     def __call__(self, images: tf.Tensor, training: bool) -> tf.Tensor:
-        x = self._before(images, training=training)
-        for block in self._blocks:
-            x = tf.recompute_grad(lambda x, block=block: block(x, training=training))(x)
-        return self._after([x, images] if self._skips else x, training=training)
+        x = images
+        for part in self._parts:
+            x = tf.recompute_grad(lambda x, part=part: part(x, training=training))(x)
+        if not self._sees_image:
+            return tf.recompute_grad(lambda x: self._way_up(x, training=training))(x)
+        way_up = tf.recompute_grad(lambda *inputs: self._way_up(list(inputs), training=training))
+        return way_up(x, images)
 
 
 def _outputs(generator: keras.Model, name: re.Pattern) -> list:
