@@ -43,7 +43,7 @@ def measure_memory(config: Config, rounds: int) -> Table:
         config: the settings of the step.
         rounds: how many processes to measure.
     """
-    recomputed = ", recomputed blocks" if config.run.recompute else ""
+    recomputed = ", recomputed" if config.run.recompute else ""
     title = f"peak memory, {config.preset}, {config.data.image_size} px, batch "
     table = Table(title + f"{config.run.batch_size}{recomputed}", "GB")
     for _ in range(rounds):
