@@ -241,19 +241,21 @@ def test_bfloat16_trains_float32_weights(tiny_config, new_training, pairs, pictu
 
 
 def test_bfloat16_learns_what_float32_learns(tiny_config, new_training, pairs, pictures):
-    """After 30 steps the cycle losses, which fell, agree within 5 %, the others within 0.05."""
+    """After 30 steps the losses agree within 5 %, and both have learned: the cycle loss fell.
+
+    Discriminators that hardly move: their quarrel with the generators would enlarge each rounding.
+    """
     ends = []
-    learnable = {"generator_skip": False, "generator_blocks": 1, "generator_filters": 4}
-    config = tiny_config("demo", lambda_cycle=10.0, learning_rate=2e-3, **learnable)
+    small = {"generator_downsamplings": 2, "generator_blocks": 1, "generator_filters": 4}
+    rates = {"learning_rate": 2e-3, "discriminator_rate": 0.05, "lambda_cycle": 10.0}
+    config = tiny_config("demo", **small, **rates)
     for precision in ("float32", "bfloat16"):
         step = new_training(config, precision=precision)
         batches = pairs(step, pictures(4), pictures(4, seed=1))
         start, _, end = (step.run(batches, tf.constant(steps)) for steps in (4, 26, 4))
         assert float(end["cycle_a"]) < 0.95 * float(start["cycle_a"])
         ends.append({name: float(value) for name, value in end.items()})
-    cycles = [[end["cycle_a"], end["cycle_b"]] for end in ends]
-    assert cycles[1] == pytest.approx(cycles[0], rel=0.05)
-    assert ends[1] == pytest.approx(ends[0], abs=0.05)
+    assert ends[1] == pytest.approx(ends[0], rel=0.05)
 
 
 def test_discriminators_get_no_gradient_in_the_generators_update(
