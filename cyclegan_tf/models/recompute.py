@@ -33,17 +33,15 @@ class Recomputed:
         cuts = [_outputs(generator, _BLOCKS_START)[-1], *ends[group - 1 : -1 : group], ends[-1]]
         self._parts = [keras.Model(*pair) for pair in zip([generator.input, *cuts], cuts)]
         self._sees_image = any(layer.name in _WITH_IMAGE for layer in generator.layers)
-        inputs = [cuts[-1], generator.input] if self._sees_image else cuts[-1]
-        self._way_up = keras.Model(inputs, generator.output)
+        image = [generator.input] if self._sees_image else []
+        self._way_up = keras.Model([cuts[-1], *image], generator.output)
 
     def __call__(self, images: tf.Tensor, training: bool) -> tf.Tensor:
         x = images
         for part in self._parts:
             x = tf.recompute_grad(lambda x, part=part: part(x, training=training))(x)
-        if not self._sees_image:
-            return tf.recompute_grad(lambda x: self._way_up(x, training=training))(x)
         way_up = tf.recompute_grad(lambda *inputs: self._way_up(list(inputs), training=training))
-        return way_up(x, images)
+        return way_up(x, images) if self._sees_image else way_up(x)
 
 
 def _outputs(generator: keras.Model, name: re.Pattern) -> list:
