@@ -15,11 +15,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from cyclegan_tf.environment import prepare_environment
+from cyclegan_tf.environment import start_tensorflow
 from cyclegan_tf.errors import run_command
 from cyclegan_tf.flags import Parser
 
-prepare_environment()
+start_tensorflow()
 
 import numpy as np
 from PIL import Image

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cyclegan_tf.benchmarking import SUBJECTS, measurement
-from cyclegan_tf.environment import prepare_environment
+from cyclegan_tf.environment import start_tensorflow
 from cyclegan_tf.errors import UserError, run_command
 from cyclegan_tf.flags import Parser, add_setting_flags, config_from_flags
 
@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
             f"--against {arguments.against}: must be {' or '.join(_AGAINST)}, with --what step"
         )
     config = config_from_flags(arguments)
-    prepare_environment(training=arguments.what in ("step", "memory"))
+    start_tensorflow(training=arguments.what in ("step", "memory"))
     extra = {"against": arguments.against} if arguments.against else {}
     table = measurement(arguments.what)(config, arguments.rounds, **extra)
     print(table.text())

@@ -1,12 +1,29 @@
-"""Settings of TensorFlow that must stand before it is imported."""
+"""TensorFlow's start: settings that must stand before it is imported, and the import itself."""
 
 from __future__ import annotations
 
+import importlib
 import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_STDERR = 2  # the descriptor, which native code writes to past ``sys.stderr``
+_LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
+
+# TensorFlow 2.21 logs these while it is imported, whatever its log level.
+_WITHOUT_START_UP_LINES = r"""
+import re, sys
+for line in sys.stdin.buffer:
+    if not re.match(rb"I\d{4} |WARNING: All log messages before absl::InitializeLog", line):
+        sys.stderr.buffer.write(line)
+        sys.stderr.buffer.flush()
+"""
 
 
-def prepare_environment(training: bool = False) -> None:
-    """Sets TensorFlow's environment variables, unless the user has set them.
+def start_tensorflow(training: bool = False) -> None:
+    """Sets TensorFlow's environment variables, unless the user has set them, and imports it.
 
     oneDNN's convolutions are on by default only on CPUs with AVX-512 VNNI; on others they make the
     training step faster too (docs/performance.md). TensorFlow's own start-up lines are left out.
@@ -16,9 +33,33 @@ def prepare_environment(training: bool = False) -> None:
             gets half of the cores: that costs less than sharing out every small operation.
     """
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    quiet = os.environ.setdefault(_LOG_LEVEL, "3") != "0"
     if training:
         os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(max(1, _cores() // 2)))
+    if "tensorflow" not in sys.modules and quiet:
+        with _filtered_stderr(_WITHOUT_START_UP_LINES):
+            importlib.import_module("tensorflow")
+
+
+@contextmanager
+def _filtered_stderr(program: str) -> Iterator[None]:
+    """Passes what is written to stderr through a Python program.
+
+    It is a process of its own, so that the last words of a native crash still arrive, as when the
+    CPU lacks instructions that TensorFlow needs.
+    """
+    sys.stderr.flush()
+    kept = os.dup(_STDERR)
+    command = [sys.executable, "-S", "-c", program]
+    # In a session of its own, so that Ctrl-C is for this process alone.
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as filtering:
+        os.dup2(filtering.stdin.fileno(), _STDERR)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, _STDERR)
+            os.close(kept)
 
 
 def _cores() -> int:

@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 
 from cyclegan_tf.config import FEATURE_NETWORKS, Config
-from cyclegan_tf.environment import prepare_environment
+from cyclegan_tf.environment import start_tensorflow
 from cyclegan_tf.errors import UserError, run_command
 from cyclegan_tf.flags import Parser
 
@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
             f"--max-images {arguments.max_images}: must be 0 (all) or at least {_LEAST_IMAGES}"
         )
     config = Config.load(arguments.run_dir)
-    prepare_environment()
+    start_tensorflow()
     result = evaluate(arguments, config)
     path = arguments.output or arguments.run_dir / _file_name(result)
     _write(path, json.dumps(result, indent=2) + "\n")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from cyclegan_tf.environment import prepare_environment
+from cyclegan_tf.environment import start_tensorflow
 from cyclegan_tf.errors import UserError, run_command
 from cyclegan_tf.flags import Parser
 
@@ -25,7 +25,7 @@ _COLUMNS = ("file", "MB", "max diff", "mean diff", "SSIM", "1 thread", "2 thread
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; the exit status is 1 if a file was refused."""
     arguments = _parser().parse_args(argv)
-    prepare_environment()
+    start_tensorflow()
     output = arguments.output or Path("saved_models") / arguments.run_dir.resolve().name
     export = {
         "saved_model": _export_saved_models,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cyclegan_tf.environment import prepare_environment
+from cyclegan_tf.environment import start_tensorflow
 from cyclegan_tf.errors import UserError, run_command
 from cyclegan_tf.flags import Parser
 
@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.direction not in _DIRECTIONS:
         raise UserError(f"--direction {arguments.direction}: must be one of ab, ba")
-    prepare_environment()
+    start_tensorflow()
     from cyclegan_tf.exporting.pytorch import import_pytorch
 
     config = import_pytorch(

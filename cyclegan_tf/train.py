@@ -18,7 +18,7 @@ from pathlib import Path
 
 from cyclegan_tf.cluster import Cluster
 from cyclegan_tf.config import Config, flag
-from cyclegan_tf.environment import prepare_environment
+from cyclegan_tf.environment import start_tensorflow
 from cyclegan_tf.errors import UserError, run_command
 from cyclegan_tf.flags import Parser, add_setting_flags, config_from_flags, given_settings
 from cyclegan_tf.presets import make_config
@@ -71,7 +71,7 @@ def _terminable() -> Iterator[None]:
 
 def _pick(config: Config, given: dict[str, object]) -> Config:
     """The preset `auto` for the pictures and the machine; what was given as a flag stands."""
-    prepare_environment(training=True)
+    start_tensorflow(training=True)
     from cyclegan_tf.automatic import Machine, choose_for
     from cyclegan_tf.data.sources import open_data
 
@@ -93,7 +93,6 @@ def train(config: Config, run_dir: Path, export_dir: Path) -> int:
     Raises:
         UserError: for anything the user can mend; nothing is half-written then.
     """
-    prepare_environment(training=True)
     from cyclegan_tf.training.run_directory import check_writable, claimed
 
     if not Cluster.from_environment().is_chief:
@@ -105,6 +104,7 @@ def train(config: Config, run_dir: Path, export_dir: Path) -> int:
 
 def _train_as_worker(config: Config, run_dir: Path) -> int:
     """Trains along with the chief, which alone writes, exports and talks."""
+    start_tensorflow(training=True)
     import tensorflow as tf
 
     try:
@@ -145,6 +145,7 @@ def _other_workers() -> Iterator[None]:
 
 
 def _train(config: Config, run_dir: Path, export_dir: Path) -> int:
+    start_tensorflow(training=True)
     import tensorflow as tf
 
     from cyclegan_tf.training.run_directory import check_run_directory, create_run_directory

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cyclegan_tf.environment import prepare_environment
+from cyclegan_tf.environment import start_tensorflow
 from cyclegan_tf.errors import UserError, run_command
 from cyclegan_tf.flags import Parser
 
@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     outcome = Outcome()
     jobs = list(_to_do(plan(arguments.inputs, arguments.output, outcome), arguments, outcome))
     if jobs:
-        prepare_environment()
+        start_tensorflow()
         from cyclegan_tf.exporting.translator import load
 
         translator = load(arguments.run_dir or arguments.model, arguments.direction)
