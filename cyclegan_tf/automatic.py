@@ -7,7 +7,8 @@ import statistics
 from dataclasses import dataclass
 from typing import Any
 
-from cyclegan_tf.data.pipeline import Shards, picture_sides
+from cyclegan_tf.data.pipeline import picture_sides
+from cyclegan_tf.data.shards import Shards
 
 _SIDES = (64, 128, 256)
 _SAMPLE = 64  # pictures of each domain that are looked at

@@ -23,7 +23,15 @@ for line in sys.stdin.buffer:
 
 
 def start_tensorflow(training: bool = False) -> None:
-    """Sets TensorFlow's environment variables, unless the user has set them, and imports it.
+    """Imports TensorFlow after ``prepare_environment``, without the lines it logs meanwhile."""
+    prepare_environment(training)
+    if "tensorflow" not in sys.modules and os.environ[_LOG_LEVEL] != "0":
+        with _filtered_stderr(_WITHOUT_START_UP_LINES):
+            importlib.import_module("tensorflow")
+
+
+def prepare_environment(training: bool = False) -> None:
+    """Sets TensorFlow's environment variables, unless the user has set them.
 
     oneDNN's convolutions are on by default only on CPUs with AVX-512 VNNI; on others they make the
     training step faster too (docs/performance.md). TensorFlow's own start-up lines are left out.
@@ -33,12 +41,9 @@ def start_tensorflow(training: bool = False) -> None:
             gets half of the cores: that costs less than sharing out every small operation.
     """
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    quiet = os.environ.setdefault(_LOG_LEVEL, "3") != "0"
+    os.environ.setdefault(_LOG_LEVEL, "3")
     if training:
         os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(max(1, _cores() // 2)))
-    if "tensorflow" not in sys.modules and quiet:
-        with _filtered_stderr(_WITHOUT_START_UP_LINES):
-            importlib.import_module("tensorflow")
 
 
 @contextmanager

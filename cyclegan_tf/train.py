@@ -18,7 +18,8 @@ from pathlib import Path
 
 from cyclegan_tf.cluster import Cluster
 from cyclegan_tf.config import Config, flag
-from cyclegan_tf.environment import start_tensorflow
+from cyclegan_tf.data.shards import MENDED, Shards
+from cyclegan_tf.environment import prepare_environment, start_tensorflow
 from cyclegan_tf.errors import UserError, run_command
 from cyclegan_tf.flags import Parser, add_setting_flags, config_from_flags, given_settings
 from cyclegan_tf.presets import make_config
@@ -95,6 +96,7 @@ def train(config: Config, run_dir: Path, export_dir: Path) -> int:
     """
     from cyclegan_tf.training.run_directory import check_writable, claimed
 
+    prepare_environment(training=True)
     if not Cluster.from_environment().is_chief:
         return _train_as_worker(config, run_dir)
     check_writable(export_dir, "--export-dir")
@@ -104,12 +106,12 @@ def train(config: Config, run_dir: Path, export_dir: Path) -> int:
 
 def _train_as_worker(config: Config, run_dir: Path) -> int:
     """Trains along with the chief, which alone writes, exports and talks."""
-    start_tensorflow(training=True)
+    shards = _open_shards(config, run_dir)
     import tensorflow as tf
 
     try:
         with _other_workers():
-            training = _set_up(config, run_dir)
+            training = _set_up(config, run_dir, shards)
             if not training.finished():
                 training.run()
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError):
@@ -145,16 +147,16 @@ def _other_workers() -> Iterator[None]:
 
 
 def _train(config: Config, run_dir: Path, export_dir: Path) -> int:
-    start_tensorflow(training=True)
-    import tensorflow as tf
-
     from cyclegan_tf.training.run_directory import check_run_directory, create_run_directory
 
     is_new = not check_run_directory(run_dir, config)
+    shards = _open_shards(config, run_dir)
+    import tensorflow as tf
+
     while True:
         try:
             with _other_workers():
-                training = _set_up(config, run_dir)
+                training = _set_up(config, run_dir, shards)
                 if is_new:
                     create_run_directory(run_dir, config)
                     is_new = False
@@ -173,6 +175,22 @@ def _train(config: Config, run_dir: Path, export_dir: Path) -> int:
     return 0
 
 
+def _open_shards(config: Config, run_dir: Path) -> Shards:
+    """The shards, packed if need be, and TensorFlow, which is imported while the demo is drawn.
+
+    Raises:
+        UserError: for a mistake that can be found before that, too.
+    """
+    from cyclegan_tf.data.sources import open_data
+    from cyclegan_tf.training.run_directory import check_init_from
+
+    if config.run.init_from:
+        check_init_from(config)
+    shards = open_data(config.data.data, run_dir / MENDED)
+    start_tensorflow()
+    return shards
+
+
 def _mended(config: Config, run_dir: Path) -> bool:
     """Whether damage was found in the shards, and mended; each broken record is named.
 
@@ -180,11 +198,11 @@ def _mended(config: Config, run_dir: Path) -> bool:
         UserError: if more is broken than allowed, or there are several workers, which cannot begin
             again by themselves.
     """
-    from cyclegan_tf.data.damage import FOLDER, mend
+    from cyclegan_tf.data.damage import mend
     from cyclegan_tf.data.sources import open_data
     from cyclegan_tf.training.checkpoints import warn
 
-    found = mend(open_data(config.data.data, run_dir / FOLDER), config.data.max_damaged)
+    found = mend(open_data(config.data.data, run_dir / MENDED), config.data.max_damaged)
     for damage in found:
         warn(f"{config.data.data}: {damage} is left out")
     if found and Cluster.from_environment().workers > 1:
@@ -195,12 +213,10 @@ def _mended(config: Config, run_dir: Path) -> bool:
     return bool(found)
 
 
-def _set_up(config: Config, run_dir: Path):
+def _set_up(config: Config, run_dir: Path, shards: Shards):
     import tensorflow as tf
 
-    from cyclegan_tf.data.damage import FOLDER, check_sizes
-    from cyclegan_tf.data.sources import open_data
-    from cyclegan_tf.training.checkpoints import check_init_from
+    from cyclegan_tf.data.damage import check_sizes
     from cyclegan_tf.training.devices import make_strategy, resolve_precision
     from cyclegan_tf.training.estimate import duration_text, expected_seconds_per_step
     from cyclegan_tf.training.loop import Training
@@ -208,10 +224,7 @@ def _set_up(config: Config, run_dir: Path):
     tf.get_logger().setLevel("ERROR")
     if config.run.deterministic:
         tf.config.experimental.enable_op_determinism()
-    if config.run.init_from:
-        check_init_from(config)
     strategy = make_strategy(config.run)
-    shards = open_data(config.data.data, run_dir / FOLDER)
     check_sizes(shards)
     precision, reason = resolve_precision(config.run.precision)
     training = Training(config, run_dir, shards, strategy, precision)

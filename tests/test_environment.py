@@ -28,19 +28,19 @@ def ours() -> list[str | None]:
 @pytest.mark.parametrize(("cores", "threads"), [(1, "1"), (2, "1"), (3, "1"), (8, "4")])
 def test_each_direction_of_a_training_gets_half_of_the_cores(cores, threads, monkeypatch):
     monkeypatch.setattr(environment, "_cores", lambda: cores)
-    environment.start_tensorflow(training=True)
+    environment.prepare_environment(training=True)
     assert ours() == ["1", "3", threads]
 
 
 def test_other_commands_leave_the_threads_to_tensorflow():
-    environment.start_tensorflow()
+    environment.prepare_environment()
     assert ours() == ["1", "3", None]
 
 
 def test_what_the_user_has_set_stays(monkeypatch):
     for name in NAMES:
         monkeypatch.setenv(name, "7")
-    environment.start_tensorflow(training=True)
+    environment.prepare_environment(training=True)
     assert ours() == ["7", "7", "7"]
 
 

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from cyclegan_tf import train as command
-from cyclegan_tf.data.pipeline import Shards
+from cyclegan_tf.data.shards import Shards
 from cyclegan_tf.errors import UserError, run_command
 from cyclegan_tf.presets import make_config
 from cyclegan_tf.reporting.progress import Progress

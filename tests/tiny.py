@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, Phase, settings
 from PIL import Image
 
 from cyclegan_tf.data import portraits
-from cyclegan_tf.data.pipeline import Shards
+from cyclegan_tf.data.shards import Shards
 from cyclegan_tf.reporting.progress import Progress
 from tfrecords_tools.build import build
 

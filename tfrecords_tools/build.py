@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable
 
+from cyclegan_tf.environment import start_tensorflow
 from cyclegan_tf.errors import UserError, fail, run_command
 from cyclegan_tf.locking import locked
 from tfrecords_tools import beam, journal, manifest
@@ -174,6 +175,7 @@ class _Build:
         log = Journal(self.output, _settings(self.wanted))
         (self.output / manifest.FILE_NAME).unlink(missing_ok=True)
         plan = plan_shards(self.source.items(), self.wanted.shards)
+        start_tensorflow()
         packed = {entry.shard.file: entry for entry in log.resume(plan)}
         self._check_strict(packed.values())
         with contextlib.closing(self._entries(plan, skip=set(packed))) as entries:

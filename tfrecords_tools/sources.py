@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Protocol
 
+from cyclegan_tf.environment import start_tensorflow
 from cyclegan_tf.errors import UserError
 from tfrecords_tools.images import BadImage, prepare
 from tfrecords_tools.schema import SPLITS
@@ -266,6 +267,7 @@ class DemoSource:
         try:
             with self._pool() as pool:
                 images = pool.map(portraits.DemoItem.encode, drawings, chunksize=8)
+                start_tensorflow()  # Packing needs it; until then this process would only wait.
                 images = list(_progress(images, len(drawings), "drawing", self._quiet))
         except BrokenProcessPool as error:  # as in a script without the guard that spawning needs
             raise UserError(

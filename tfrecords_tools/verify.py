@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from cyclegan_tf.environment import start_tensorflow
 from cyclegan_tf.errors import fail, run_command
 from tfrecords_tools.manifest import Manifest, Shard, file_sha256, is_shard_name
 from tfrecords_tools.schema import DOMAIN, FILENAME, HEIGHT, IMAGE, WIDTH, domain_of, parse_example
@@ -33,6 +34,7 @@ def verify(folder: Path, *, quiet: bool = False) -> list[str]:
 
     folder = Path(folder)
     found = Manifest.load(folder)
+    start_tensorflow()
     shards = [(split, shard) for split, entries in found.splits.items() for shard in entries]
     known = {shard.file for _, shard in shards}
     stray = sorted(p.name for p in folder.iterdir() if is_shard_name(p.name))
@@ -123,6 +125,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{folder}: {len(problems)} problem{'s' * (len(problems) > 1)}; build it again")
         return 1
     found = Manifest.load(folder)
+    start_tensorflow()
     counts = ", ".join(f"{split} {found.count(split):,}" for split in found.splits)
     print(f"{folder}: all is well: {counts}")
     return 0

@@ -12,7 +12,8 @@ from PIL import Image
 
 from cyclegan_tf.benchmarking.table import Table
 from cyclegan_tf.config import Config, DataConfig
-from cyclegan_tf.data.pipeline import Shards, training_pairs
+from cyclegan_tf.data.pipeline import training_pairs
+from cyclegan_tf.data.shards import Shards
 from cyclegan_tf.data.sources import open_data
 from tfrecords_tools.schema import parse_example
 

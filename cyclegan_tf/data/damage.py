@@ -15,7 +15,8 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from cyclegan_tf.data.pipeline import Shards, decode
+from cyclegan_tf.data.pipeline import decode
+from cyclegan_tf.data.shards import Shards
 from cyclegan_tf.data.sources import check_files
 from cyclegan_tf.errors import UserError
 from cyclegan_tf.reporting.files import write_atomically
@@ -23,7 +24,6 @@ from tfrecords_tools.manifest import Shard
 from tfrecords_tools.paths import AnyPath
 from tfrecords_tools.schema import parse_example
 
-FOLDER = "mended_shards"
 _LIST = "left_out.json"
 _HEADER = struct.Struct("<QI")  # length of the record and its checksum
 _FOOTER = 4  # the checksum of the record

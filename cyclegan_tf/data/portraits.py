@@ -164,8 +164,8 @@ class DemoItem:
         """Draws the picture and returns it as the bytes of an RGB PNG file."""
         pixels = draw(self.portrait, self.domain, self.size)
         buffer = io.BytesIO()
-        # On these pictures level 3 packs as tightly as the default, in half the time.
-        Image.fromarray(pixels).save(buffer, format="PNG", compress_level=3)
+        # On these pictures level 1 packs nearly as tightly as the default, in a third of the time.
+        Image.fromarray(pixels).save(buffer, format="PNG", compress_level=1)
         return buffer.getvalue()
 
 

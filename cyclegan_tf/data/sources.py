@@ -8,7 +8,7 @@ import os
 import re
 from pathlib import Path
 
-from cyclegan_tf.data.pipeline import Shards
+from cyclegan_tf.data.shards import Shards
 from cyclegan_tf.errors import UserError
 from tfrecords_tools.build import build, fingerprint
 from tfrecords_tools.manifest import FILE_NAME

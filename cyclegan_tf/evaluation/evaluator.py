@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from cyclegan_tf.data.pipeline import Shards, test_images, to_pixels
+from cyclegan_tf.data.pipeline import test_images, to_pixels
+from cyclegan_tf.data.shards import Shards
 from cyclegan_tf.errors import UserError
 from cyclegan_tf.evaluation.features import FeatureNetwork
 from cyclegan_tf.evaluation.metrics import (

@@ -11,7 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from cyclegan_tf.config import STRIDE, Config
-from cyclegan_tf.data.pipeline import Shards, decode, to_pixels, to_range
+from cyclegan_tf.data.pipeline import decode, to_pixels, to_range
+from cyclegan_tf.data.shards import Shards
 from cyclegan_tf.data.sources import open_data
 from cyclegan_tf.errors import UserError
 from cyclegan_tf.exporting.litert import LiteRtModel

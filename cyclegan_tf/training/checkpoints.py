@@ -21,12 +21,13 @@ from pathlib import Path
 import tensorflow as tf
 from tensorflow import keras
 
-from cyclegan_tf.config import Config, all_settings, flag
+from cyclegan_tf.config import Config
 from cyclegan_tf.errors import UserError
 from cyclegan_tf.models.generator import build_generator
 from cyclegan_tf.models.networks import DIRECTIONS, Generators
 from cyclegan_tf.reporting.files import write_atomically
 from cyclegan_tf.training.gathering import Histories
+from cyclegan_tf.training.run_directory import check_init_from
 from cyclegan_tf.training.state import TrainingState
 
 FOLDER = "checkpoints"
@@ -311,28 +312,6 @@ def start_from(state: TrainingState, config: Config) -> None:
     if state.averages:
         kind = "average" if other.run.average else "generator"
         _load_models(found, {f"{kind}_{n}": m for n, m in state.averages._asdict().items()})
-
-
-def check_init_from(config: Config) -> Config:
-    """The settings of the run that ``config.run.init_from`` names.
-
-    Raises:
-        UserError: if there is no such run, or its networks have other weights.
-    """
-    name = f"--init-from {config.run.init_from}"
-    try:
-        other = Config.load(Path(config.run.init_from))
-    except UserError as error:
-        raise UserError(f"{name}: {str(error).split(': ', 1)[-1]}") from None
-    ours, theirs = (
-        each.replace(generator_blocks=each.generator_blocks()).flat() for each in (config, other)
-    )
-    for section, flat, _ in all_settings():
-        if section in ("generator", "discriminator") and ours[flat] != theirs[flat]:
-            raise UserError(
-                f"{name}: has {flag(flat)} {theirs[flat]}, not {ours[flat]}; give the same"
-            )
-    return other
 
 
 def warn(text: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cyclegan_tf.config import Config
-from cyclegan_tf.data.pipeline import Shards
+from cyclegan_tf.data.shards import Shards
 from cyclegan_tf.evaluation.evaluator import Evaluator
 from cyclegan_tf.evaluation.features import load_feature_network
 from cyclegan_tf.training.health import Complaint, HealthMonitor, Record, complaints

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from cyclegan_tf.config import Config
-from cyclegan_tf.data.pipeline import Shards
+from cyclegan_tf.data.shards import Shards
 from cyclegan_tf.models.networks import Networks
 from cyclegan_tf.reporting.metrics import HEALTH_MEASURE
 from cyclegan_tf.training.sampler import fixed_pictures
@@ -66,13 +67,16 @@ class HealthMonitor:
     """
 
     def __init__(self, config: Config, state: TrainingState, shards: Shards) -> None:
-        self.config, self.state = config, state
-        size = config.data.image_size
-        self.real_a, self.real_b = (
-            fixed_pictures(shards, domain, size, PICTURES) for domain in "AB"
-        )
+        self.config, self.state, self.shards = config, state, shards
         # Made once, so that they are traced once.
         self.networks = Networks(*map(_in_graph, state.networks))
+
+    @cached_property
+    def reals(self) -> tuple[np.ndarray, np.ndarray]:
+        """The pictures of A and B: float32 [n, size, size, 3]; not read before the first step."""
+        size = self.config.data.image_size
+        a, b = (fixed_pictures(self.shards, domain, size, PICTURES) for domain in "AB")
+        return a, b
 
     def measure(self) -> dict[str, float]:
         """What ``complaints`` judges, by name; "ab" and "ba" are directions, "a" and "b" domains.
@@ -85,14 +89,14 @@ class HealthMonitor:
         (not for the Wasserstein loss, which has no boundary). ``gradient_*``: the root of the mean
         squared gradient norm over the last steps, from Adam's second moments.
         """
-        networks = self.networks
-        fake_b = _in_batches(networks.generator_ab, self.real_a)
-        fake_a = _in_batches(networks.generator_ba, self.real_b)
+        networks, (real_a, real_b) = self.networks, self.reals
+        fake_b = _in_batches(networks.generator_ab, real_a)
+        fake_a = _in_batches(networks.generator_ba, real_b)
         return {
-            **_picture_measures("ab", self.real_a, fake_b, self.real_b),
-            **_picture_measures("ba", self.real_b, fake_a, self.real_a),
-            **self._decisions("a", networks.discriminator_a, self.real_a, fake_a),
-            **self._decisions("b", networks.discriminator_b, self.real_b, fake_b),
+            **_picture_measures("ab", real_a, fake_b, real_b),
+            **_picture_measures("ba", real_b, fake_a, real_a),
+            **self._decisions("a", networks.discriminator_a, real_a, fake_a),
+            **self._decisions("b", networks.discriminator_b, real_b, fake_b),
             "gradient_generators": self._gradient(self.state.generator_optimizer),
             "gradient_discriminators": self._gradient(self.state.discriminator_optimizer),
         }

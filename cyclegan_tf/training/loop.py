@@ -18,7 +18,8 @@ import tensorflow as tf
 
 from cyclegan_tf.cluster import Cluster
 from cyclegan_tf.config import Config
-from cyclegan_tf.data.pipeline import Shards, batch_names, training_pairs
+from cyclegan_tf.data.pipeline import batch_names, training_pairs
+from cyclegan_tf.data.shards import Shards
 from cyclegan_tf.errors import UserError
 from cyclegan_tf.models.layers import precision_scope
 from cyclegan_tf.reporting.metrics import MetricsLog, read_metrics
@@ -36,6 +37,10 @@ from cyclegan_tf.training.step import TrainingStep
 _LEAST_RATE = 1 / 32  # of the learning rate: after so many roll-backs, another one is vain.
 _SECONDS_PER_CALL = 1.0  # so that Ctrl-C never waits long, and the progress bar moves
 
+# Without AutoGraph, which looks through all code that comes into a graph for `if` and `for`:
+# nothing here needs it, and it took 3 s of every start.
+_as_written = tf.autograph.experimental.do_not_convert
+
 
 class Training:
     """A run in progress, made new or restored from its newest checkpoint.
@@ -52,6 +57,7 @@ class Training:
             is no trained run.
     """
 
+    @_as_written
     def __init__(
         self,
         config: Config,
@@ -89,6 +95,7 @@ class Training:
         """Whether every step has been taken."""
         return self.state.steps_done() >= self.total
 
+    @_as_written
     def run(self) -> bool:
         """Trains to the last step, or until SIGINT or SIGTERM; True if it came to the last step.
 

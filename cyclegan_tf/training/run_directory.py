@@ -8,14 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from cyclegan_tf.config import Config
+from cyclegan_tf.config import Config, all_settings, flag
+from cyclegan_tf.data.shards import MENDED
 from cyclegan_tf.errors import UserError
 from cyclegan_tf.locking import locked
 
 CONFIG_FILE = "config.json"
 _UNFINISHED_CONFIG = ".config.json.tmp"
 # What a training that was killed before its first step may have left.
-_LEFTOVERS = {_UNFINISHED_CONFIG, "mended_shards"}
+_LEFTOVERS = {_UNFINISHED_CONFIG, MENDED}
 # What the machine, not the software, is to blame for.
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE)
 
@@ -92,6 +93,28 @@ def check_run_directory(run_dir: Path, config: Config, flag: str = "--run-dir") 
     if run_dir.is_dir() and {path.name for path in run_dir.iterdir()} - _LEFTOVERS:
         raise UserError(f"{flag} {run_dir}: is not empty and holds no run; name a new folder")
     return False
+
+
+def check_init_from(config: Config) -> Config:
+    """The settings of the run that ``config.run.init_from`` names.
+
+    Raises:
+        UserError: if there is no such run, or its networks have other weights.
+    """
+    name = f"--init-from {config.run.init_from}"
+    try:
+        other = Config.load(Path(config.run.init_from))
+    except UserError as error:
+        raise UserError(f"{name}: {str(error).split(': ', 1)[-1]}") from None
+    ours, theirs = (
+        each.replace(generator_blocks=each.generator_blocks()).flat() for each in (config, other)
+    )
+    for section, flat, _ in all_settings():
+        if section in ("generator", "discriminator") and ours[flat] != theirs[flat]:
+            raise UserError(
+                f"{name}: has {flag(flat)} {theirs[flat]}, not {ours[flat]}; give the same"
+            )
+    return other
 
 
 def create_run_directory(run_dir: Path, config: Config) -> None:

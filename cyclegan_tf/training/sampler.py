@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from cyclegan_tf.data.pipeline import Shards, test_images, to_pixels
+from cyclegan_tf.data.pipeline import test_images, to_pixels
+from cyclegan_tf.data.shards import Shards
 from cyclegan_tf.models.networks import Generators
 from cyclegan_tf.reporting.metrics import MetricsLog
 from cyclegan_tf.reporting.samples import Samples, grid, save_samples
@@ -38,7 +39,7 @@ class Sampler:
         for direction in ("ab", "ba"):
             log.images(step, f"samples/{direction}", grid(samples, direction))
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(autograph=False, reduce_retracing=True)
     def _translate(self, real_a: tf.Tensor, real_b: tf.Tensor) -> tuple[tf.Tensor, ...]:
         ab, ba = self.generators
         fake_b, fake_a = ab(real_a, training=False), ba(real_b, training=False)

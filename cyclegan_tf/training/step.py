@@ -55,7 +55,7 @@ class TrainingStep:
             self.generator_gradients = tf.function(self.generator_gradients, jit_compile=True)
             self._judge = tf.function(self._judge, jit_compile=True)
 
-    @tf.function
+    @tf.function(autograph=False)
     def run(self, pairs: Iterator[tuple[tf.Tensor, tf.Tensor]], steps: tf.Tensor) -> Metrics:
         """Takes ``steps`` steps without returning to Python.
 
@@ -71,11 +71,19 @@ class TrainingStep:
             there is none.
         """
         names = self.metric_names()
-        totals, finite_steps = tf.zeros([len(names)]), 0.0
-        for _ in tf.range(steps):  # The one body: the step is traced and optimized once.
+
+        def one_more(done: tf.Tensor, totals: tf.Tensor, finite_steps: tf.Tensor) -> tuple:
             terms, finite = self._step(next(pairs))
             totals += tf.where(finite, terms, 0.0)
-            finite_steps += tf.cast(finite, tf.float32)
+            return done + 1, totals, finite_steps + tf.cast(finite, tf.float32)
+
+        # One body: the step is traced and optimized once. Written out, as nothing else here needs
+        # AutoGraph, which would look through all code for such loops.
+        _, totals, finite_steps = tf.while_loop(
+            lambda done, _totals, _finite_steps: done < steps,
+            one_more,
+            (0, tf.zeros([len(names)]), 0.0),
+        )
         return dict(zip(names, tf.unstack(totals / finite_steps)))
 
     def metric_names(self) -> list[str]:

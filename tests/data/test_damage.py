@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from cyclegan_tf.data.damage import FOLDER, mend
-from cyclegan_tf.data.pipeline import Shards
+from cyclegan_tf.data.damage import mend
+from cyclegan_tf.data.shards import MENDED, Shards
 from cyclegan_tf.errors import UserError
 from tests.tiny import content, pack_charts
 from tfrecords_tools.build import build
@@ -31,7 +31,7 @@ def sound(tmp_path_factory) -> Path:
 def shards(sound, tmp_path) -> Shards:
     """A copy that a test may damage."""
     shutil.copytree(sound, tmp_path / "shards")
-    return replace(Shards.open(tmp_path / "shards"), mended=tmp_path / "run" / FOLDER)
+    return replace(Shards.open(tmp_path / "shards"), mended=tmp_path / "run" / MENDED)
 
 
 def names(shards: Shards, split: str = "trainA") -> list[str]:
@@ -123,7 +123,7 @@ def test_the_allowance_is_for_the_whole_run(shards, tmp_path):
 
 def test_a_record_of_another_shard_stands_in_for_a_whole_one(sound, tmp_path):
     build(str(sound.parent / "pictures"), tmp_path / "five", shards=5, workers=1, quiet=True)
-    shards = replace(Shards.open(tmp_path / "five"), mended=tmp_path / "run" / FOLDER)
+    shards = replace(Shards.open(tmp_path / "five"), mended=tmp_path / "run" / MENDED)
     right = names(shards)
     shards.paths("trainA")[1].write_bytes(b"x" * 100)
     assert len(mend(shards, 1)) == 1

@@ -9,7 +9,8 @@ import pytest
 import tensorflow as tf
 
 from cyclegan_tf.config import DataConfig
-from cyclegan_tf.data.pipeline import Shards, training_pairs
+from cyclegan_tf.data.pipeline import training_pairs
+from cyclegan_tf.data.shards import Shards
 from cyclegan_tf.data.sources import open_data
 from cyclegan_tf.errors import UserError
 from tests.tiny import pack_charts

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cyclegan_tf.data import portraits
-from cyclegan_tf.data.pipeline import Shards
+from cyclegan_tf.data.shards import Shards
 from cyclegan_tf.data.sources import cache_folder, open_data
 from cyclegan_tf.errors import UserError
 from tests.tiny import chart, few_people, pack_charts

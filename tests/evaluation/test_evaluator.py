@@ -11,7 +11,7 @@ from PIL import Image
 from tensorflow import keras
 
 from cyclegan_tf.data import portraits
-from cyclegan_tf.data.pipeline import Shards
+from cyclegan_tf.data.shards import Shards
 from cyclegan_tf.errors import UserError
 from cyclegan_tf.evaluation.evaluator import Evaluator
 from cyclegan_tf.evaluation.features import FeatureNetwork

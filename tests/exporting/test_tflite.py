@@ -12,7 +12,7 @@ from flatbuffers import number_types
 from flatbuffers.table import Table
 
 from cyclegan_tf.config import Config
-from cyclegan_tf.data.pipeline import Shards
+from cyclegan_tf.data.shards import Shards
 from cyclegan_tf.errors import UserError
 from cyclegan_tf.exporting import tflite
 from cyclegan_tf.exporting.quiet import quiet_stderr

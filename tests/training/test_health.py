@@ -159,13 +159,13 @@ def test_a_new_training_is_measured(tmp_path, tiny_config, new_training, pairs, 
     shards = pack_charts(tmp_path, trainA=3, trainB=3, testA=9, testB=4)
     step = new_training(tiny_config(generator_skip=True))
     monitor = HealthMonitor(step.config, step.state, shards)
-    assert len(monitor.real_a) == 9
+    assert len(monitor.reals[0]) == 9
     measured = monitor.measure()
     assert measured["gradient_generators"] == 0.0
     # A new generator with the skip connection gives back tanh of its input.
     assert measured["brightness_ab"] > 0.9
     # So its pictures differ as much as the charts of A do.
-    ratio = diversity(np.tanh(monitor.real_a)) / diversity(monitor.real_b)
+    ratio = diversity(np.tanh(monitor.reals[0])) / diversity(monitor.reals[1])
     assert measured["diversity_ab"] == pytest.approx(ratio, rel=0.2)
     assert measured["accuracy_real_a"] + measured["accuracy_fake_a"] <= 2.0
     assert all(math.isfinite(value) for value in measured.values())

@@ -15,12 +15,11 @@ from cyclegan_tf.training.checkpoints import (
     FOLDER,
     Checkpoints,
     best_step,
-    check_init_from,
     load_generators,
     start_from,
     steps_saved,
 )
-from cyclegan_tf.training.run_directory import create_run_directory
+from cyclegan_tf.training.run_directory import check_init_from, create_run_directory
 
 # All that a state can hold: averages, dropout counters, pictures in the history.
 FULL = {"history_size": 2, "average": 0.9, "generator_blocks": 1, "batch_size": 2}
