@@ -2,8 +2,9 @@
 
 It is written with the ``flatbuffers`` library, which TensorFlow brings along, after the public
 schema (tensorflow/tflite-support, metadata_schema.fbs). The packages with a ready-made writer do
-not fit: tflite-support ends at Python 3.11 and a protobuf older than TensorFlow's, and mediapipe
-brings OpenCV, matplotlib and PortAudio along for these few fields.
+not fit: tflite-support ends at Python 3.11 and a protobuf older than TensorFlow's; mediapipe 1.2.2
+has lost a part that its writer imports, and its OpenCV replaces the NumPy that TensorFlow 2.15
+needs. A test reads the result with mediapipe's rendering of the schema where that is installed.
 """
 
 from __future__ import annotations
