@@ -97,6 +97,6 @@ def pairs():
     def iterate(step, a: np.ndarray, b: np.ndarray):
         data = tf.data.Dataset.from_tensor_slices((a, b)).repeat()
         data = data.batch(step.config.run.batch_size, drop_remainder=True)
-        return iter(step.strategy.experimental_distribute_dataset(data))
+        return iter(data)
 
     return iterate

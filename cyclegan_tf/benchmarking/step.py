@@ -55,7 +55,7 @@ def our_step(config: Config, precision: str) -> Take:
     """The project's own step, on noise."""
     strategy = make_strategy(config.run)
     step = TrainingStep(config, TrainingState(config, strategy, precision), strategy, _STEPS)
-    pairs = iter(strategy.experimental_distribute_dataset(_noise(config)))
+    pairs = iter(_noise(config))
 
     def take(steps: int) -> None:
         losses = step.run(pairs, tf.constant(steps))

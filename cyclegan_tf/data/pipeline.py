@@ -15,6 +15,8 @@ from tfrecords_tools.paths import AnyPath
 from tfrecords_tools.schema import parse_example
 
 _PARALLEL_READS = 4
+_PARALLEL_DECODES = 8  # more than that outruns any step; threads are as many as the cores
+_BATCHES_AHEAD = 4
 _MEGABYTE = 1 << 20
 _PASSES = 1 << 40  # More passes over the data than any training makes.
 
@@ -43,14 +45,11 @@ def training_pairs(
         _training_stream(shards, split, config, cached, 2 * seed + i, start_step * batch_size)
         for i, split in enumerate(("trainA", "trainB"))
     ]
-    options = tf.data.Options()
-    options.deterministic = True
-    options.threading.private_threadpool_size = 0
     return (
         tf.data.Dataset.zip(tuple(domains))
         .batch(batch_size, drop_remainder=True)
-        .prefetch(tf.data.AUTOTUNE)
-        .with_options(options)
+        .prefetch(_BATCHES_AHEAD)
+        .with_options(_options())
     )
 
 
@@ -95,7 +94,8 @@ def test_images(
         pixels = _resize(decode(example["image"]), (image_size, image_size), method)
         return to_range(tf.clip_by_value(pixels, 0.0, 255.0)), example["filename"]
 
-    return _records(shards, split).take(limit).map(load, num_parallel_calls=tf.data.AUTOTUNE)
+    examples = _records(shards, split).take(limit)
+    return examples.map(load, num_parallel_calls=_PARALLEL_DECODES).with_options(_options())
 
 
 def picture_sides(shards: Shards, split: str, limit: int) -> list[int]:
@@ -118,6 +118,14 @@ def to_range(pixels: tf.Tensor) -> tf.Tensor:
 def to_pixels(images: tf.Tensor) -> tf.Tensor:
     """The networks' range [-1, 1] to uint8 pixels, rounded and clipped."""
     return tf.saturate_cast(tf.round((images + 1.0) * 127.5), tf.uint8)
+
+
+def _options() -> tf.data.Options:
+    options = tf.data.Options()
+    options.deterministic = True
+    # Its thread sleeps for up to a minute, and the end of the iteration waits until it wakes up.
+    options.autotune.enabled = False
+    return options
 
 
 def _is_cached(shards: Shards, config: DataConfig) -> bool:
@@ -163,7 +171,7 @@ def _training_stream(
         return augment(decode(example["image"]), config, tf.stack([choices, position]))
 
     examples = _examples(shards, split, config, cached, seed, start)
-    return examples.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return examples.map(load, num_parallel_calls=_PARALLEL_DECODES, deterministic=True)
 
 
 def _examples(

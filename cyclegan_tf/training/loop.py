@@ -243,22 +243,16 @@ class Training:
         return done % every == 0 or done == self.total
 
     def _pairs(self) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
-        def pairs(batch_size: int) -> tf.data.Dataset:
-            """Those of this worker, which deals its batches out to its own replicas in turn."""
-            batches = self.config.run.batch_size // self.cluster.workers // batch_size
-            return training_pairs(
+        """Batches for all replicas of this worker."""
+        return iter(
+            training_pairs(
                 self.shards,
                 self.config.data,
-                batch_size=batch_size,
+                batch_size=self.config.run.batch_size // self.cluster.workers,
                 seed=self.config.run.seed,
-                start_step=self.state.steps_done() * batches,
+                start_step=self.state.steps_done(),
             )
-
-        if self.cluster.workers == 1:
-            whole = pairs(self.config.run.batch_size)
-            return iter(self.strategy.experimental_distribute_dataset(whole))
-        each = self.config.run.batch_size // self.strategy.num_replicas_in_sync
-        return iter(self.strategy.distribute_datasets_from_function(lambda _: pairs(each)))
+        )
 
     def _write_what_is_due(self, log: MetricsLog, means: Means, bar: Progress) -> None:
         run, done = self.config.run, self.state.steps_done()

@@ -63,7 +63,8 @@ class TrainingStep:
         the optimizers; ``nonfinite`` remembers it.
 
         Args:
-            pairs: distributed batches of (A, B), float32 [batch, size, size, 3] in [-1, 1] each.
+            pairs: batches of (A, B), float32 [batch, size, size, 3] in [-1, 1] each, for all
+                replicas of this worker.
             steps: int32 scalar of at least 1.
 
         Returns:
@@ -105,11 +106,9 @@ class TrainingStep:
         return terms, finite
 
     def _replica_step(self, real_a: tf.Tensor, real_b: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """One step of one replica: its share of the losses, and the common update."""
+        """One step of one replica: its pictures' share of the losses, and the common update."""
         share = 1.0 / self.strategy.num_replicas_in_sync
-        # Several workers' batches come without their number of pictures.
-        each = self.config.run.batch_size // self.strategy.num_replicas_in_sync
-        real_a, real_b = (tf.ensure_shape(x, [each, *x.shape[1:]]) for x in (real_a, real_b))
+        real_a, real_b = self._own(real_a), self._own(real_b)
         generator_gradients, fake_a, fake_b, metrics = self.generator_gradients(
             real_a, real_b, share
         )
@@ -125,6 +124,16 @@ class TrainingStep:
         finite = _all_finite([*gradients, terms])
         context.merge_call(self._update_if, args=(finite, gradients))
         return terms, finite
+
+    def _own(self, batch: tf.Tensor) -> tf.Tensor:
+        """This replica's pictures among those of all replicas of this worker.
+
+        A plain iterator and this slice do what a distributed iterator does, which is why there is
+        none: the end of one waits for up to a minute for tf.data's autotuning thread.
+        """
+        each = self.config.run.batch_size // self.strategy.num_replicas_in_sync
+        first = replica_number() * each % batch.shape[0]
+        return batch[first : first + each]
 
     def generator_gradients(
         self, real_a: tf.Tensor, real_b: tf.Tensor, share: float

@@ -178,16 +178,6 @@ def test_batches_hold_both_domains_in_range(shards):
         assert -1.0 <= float(tf.reduce_min(images)) < float(tf.reduce_max(images)) <= 1.0
 
 
-def test_two_replicas_share_a_batch(shards, mirrored):
-    strategy = mirrored(2)
-    dataset = stream(shards, settings(), batch_size=4)
-    for pair, shared in zip(dataset.take(2), strategy.experimental_distribute_dataset(dataset)):
-        for images, values in zip(pair, shared):
-            parts = strategy.experimental_local_results(values)
-            assert [part.shape[0] for part in parts] == [2, 2]
-            np.testing.assert_array_equal(np.concatenate(parts), images)
-
-
 # --- One picture ---------------------------------------------------------------------------------
 
 

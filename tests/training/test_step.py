@@ -327,6 +327,14 @@ def test_averages_follow_their_formula(tiny_config, new_training, pairs, picture
             np.testing.assert_allclose(average, right, rtol=1e-5, atol=1e-6)
 
 
+def test_replicas_share_a_batch_in_order(tiny_config, new_training, pictures):
+    step = new_training(tiny_config(batch_size=4), replicas=2)
+    batch = pictures(4)
+    shared = step.strategy.run(step._own, args=(tf.constant(batch),))
+    parts = step.strategy.experimental_local_results(shared)
+    np.testing.assert_array_equal(np.stack(parts), batch.reshape(2, 2, 16, 16, 3))
+
+
 def test_two_replicas_of_1_take_the_step_of_one_of_2(
     tiny_config, new_training, pairs, pictures, eager
 ):
