@@ -172,10 +172,10 @@ class _Build:
             raise
 
     def _pack(self) -> tuple[Manifest, Report]:
-        log = Journal(self.output, _settings(self.wanted))
-        (self.output / manifest.FILE_NAME).unlink(missing_ok=True)
         plan = plan_shards(self.source.items(), self.wanted.shards)
         start_tensorflow()
+        log = Journal(self.output, _settings(self.wanted))
+        (self.output / manifest.FILE_NAME).unlink(missing_ok=True)
         packed = {entry.shard.file: entry for entry in log.resume(plan)}
         self._check_strict(packed.values())
         with contextlib.closing(self._entries(plan, skip=set(packed))) as entries:
