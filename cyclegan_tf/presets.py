@@ -95,6 +95,7 @@ _MOBILE = {
     "generator_filters": 16,
     "generator_blocks": 6,
     "generator_upsampling": "resize",
+    "generator_skip": True,
     "generator_separable": True,
     "average": 0.999,
 }

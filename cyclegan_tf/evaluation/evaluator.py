@@ -87,7 +87,7 @@ class Evaluator:
         return count
 
     def _check_names(self) -> None:
-        a, b = (sorted(self._names(domain)) for domain in "AB")
+        a, b = (sorted(self._names[domain]) for domain in "AB")
         if a != b:
             raise UserError(
                 f"{self.shards.folder}: testA and testB do not hold the same file names"
@@ -143,7 +143,8 @@ class Evaluator:
             found["real"][direction] = {"checkerboard": patterns[target]}
             if self.network:
                 limit = self.counts[target]
-                other = self._features(self._pixels(f"train{target}", limit))
+                train = self._images(f"train{target}", limit)
+                other = self._features(_pixels(train))
                 if len(other) >= 4:
                     found["real"][direction].update(self._distribution_scores(other, target))
         return found
@@ -153,7 +154,7 @@ class Evaluator:
         key = (id(forward), id(backward))  # so that each pair is traced once
         translate = self._translators.setdefault(key, _translator(forward, backward))
         found = _Pass()
-        for real, _ in self._images(f"test{domain}").batch(_BATCH):
+        for real, _ in self._test_images[domain].batch(_BATCH):
             fake, cycle, identity = translate(real)
             pixels = to_pixels(fake).numpy()
             found.cycle.append(cycle.numpy())
@@ -176,7 +177,7 @@ class Evaluator:
             scores.update(self._distribution_scores(features, target))
         if self.paired:
             source = "A" if target == "B" else "B"
-            translated = np.concatenate(found.translated)[np.argsort(self._names(source))]
+            translated = np.concatenate(found.translated)[np.argsort(self._names[source])]
             scores.update(self._truth_scores(translated, target))
         return scores
 
@@ -204,33 +205,37 @@ class Evaluator:
         return scores
 
     def _checkerboard(self, domain: str) -> float:
-        pixels = self._pixels(f"test{domain}", self.limit)
+        pixels = _pixels(self._test_images[domain])
         return checkerboard(np.concatenate([power_spectra(batch) for batch in pixels]))
 
     @cached_property
     def _real_features(self) -> dict[str, np.ndarray]:
-        return {
-            domain: self._features(self._pixels(f"test{domain}", self.limit)) for domain in "AB"
-        }
+        return {domain: self._features(_pixels(self._test_images[domain])) for domain in "AB"}
 
     def _features(self, batches: Iterator[np.ndarray]) -> np.ndarray:
         return np.concatenate([self.network.features(batch) for batch in batches])
 
-    def _names(self, domain: str) -> list[bytes]:
-        return [name.numpy() for _, name in self._images(f"test{domain}")]
+    @cached_property
+    def _names(self) -> dict[str, list[bytes]]:
+        return {domain: [name.numpy() for _, name in self._test_images[domain]] for domain in "AB"}
 
     def _in_order(self, domain: str) -> np.ndarray:
         """The test pictures in the order of their names: shards are in the order of a hash."""
-        pixels = np.concatenate(list(self._pixels(f"test{domain}", self.limit)))
-        return pixels[np.argsort(self._names(domain))]
+        pixels = np.concatenate(list(_pixels(self._test_images[domain])))
+        return pixels[np.argsort(self._names[domain])]
 
-    def _images(self, split: str) -> tf.data.Dataset:
-        return test_images(self.shards, split, self.image_size, self.limit, RESIZE)
+    @cached_property
+    def _test_images(self) -> dict[str, tf.data.Dataset]:
+        """Made once: each dataset traces functions of its own, which add up in a long training."""
+        return {domain: self._images(f"test{domain}", self.limit) for domain in "AB"}
 
-    def _pixels(self, split: str, limit: int) -> Iterator[np.ndarray]:
-        """uint8 batches of a split."""
-        images = test_images(self.shards, split, self.image_size, limit, RESIZE).batch(_BATCH)
-        return (to_pixels(batch).numpy() for batch, _ in images)
+    def _images(self, split: str, limit: int) -> tf.data.Dataset:
+        return test_images(self.shards, split, self.image_size, limit, RESIZE)
+
+
+def _pixels(images: tf.data.Dataset) -> Iterator[np.ndarray]:
+    """uint8 batches of (image, name)."""
+    return (to_pixels(batch).numpy() for batch, _ in images.batch(_BATCH))
 
 
 def _translator(forward, backward):
