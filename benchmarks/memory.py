@@ -2,7 +2,7 @@
 
 Runs the real command on the built-in portraits with networks as small as they get (16 px, 2
 channels), looks at its process from outside after every 500 steps, and says how far both moved from
-their mean once everything is allocated (step 1,000). Memory is what the process itself allocated,
+their mean once everything is allocated (step 2,000). Memory is what the process itself allocated,
 in main memory or swapped out; pages of its program files come and go as the system pleases.
 """
 
@@ -19,7 +19,7 @@ from statistics import mean
 
 _ROOT = Path(__file__).parent.parent
 _LOG_EVERY = 500
-_SETTLED = 1000
+_SETTLED = 2000  # By then, samples, health, an evaluation and checkpoints have been made once.
 _FLAGS = {
     "--image-size": 16,
     "--generator-filters": 2,
