@@ -236,6 +236,8 @@ def _diversity(measured: list[Record], losses: list[Record]) -> Iterator[Complai
 
 
 def _discriminators(measured: list[Record], losses: list[Record]) -> Iterator[Complaint]:
+    # A student that is as good as its teacher makes a discriminator guess.
+    imitates = any(name.startswith("teacher_") for name in losses[-1])
     for domain in "ab":
         real, fake, margin = (
             _value(measured[-1], f"{name}_{domain}")
@@ -252,7 +254,7 @@ def _discriminators(measured: list[Record], losses: list[Record]) -> Iterator[Co
                 "helps: fewer --discriminator-filters, a lower --discriminator-weight, "
                 "--discriminator-augment.",
             )
-        elif (real + fake) / 2 <= ACCURACY_WEAK and margin <= MARGIN_WEAK:
+        elif (real + fake) / 2 <= ACCURACY_WEAK and margin <= MARGIN_WEAK and not imitates:
             yield Complaint(
                 f"discriminator_{domain}",
                 f"{name} is too weak: {told}, which is guessing. Usually helps: more "

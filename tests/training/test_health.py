@@ -50,6 +50,12 @@ def test_a_good_run_hears_nothing():
         assert checks(run(count=count)) == []
 
 
+def test_a_student_may_make_the_discriminators_guess():
+    guessing = {"accuracy_real_a": 0.2, "accuracy_fake_a": 0.85, "margin_a": 0.01}
+    assert checks(run(guessing)) == ["discriminator_a"]
+    assert checks(run({**guessing, "teacher_ab": 0.08})) == []
+
+
 @pytest.mark.parametrize(
     ("last", "check", "words"),
     [
