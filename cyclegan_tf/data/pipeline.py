@@ -45,11 +45,13 @@ def training_pairs(
         _training_stream(shards, split, config, cached, 2 * seed + i, start_step * batch_size)
         for i, split in enumerate(("trainA", "trainB"))
     ]
+    options = _options()
+    options.threading.private_threadpool_size = 0  # as many as the cores, beside the step's own
     return (
         tf.data.Dataset.zip(tuple(domains))
         .batch(batch_size, drop_remainder=True)
         .prefetch(_BATCHES_AHEAD)
-        .with_options(_options())
+        .with_options(options)
     )
 
 
