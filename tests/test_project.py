@@ -28,7 +28,7 @@ ROOMS = {
     "cyclegan_tf/evaluation": LEAVES | {"data", "models"},
     "cyclegan_tf/training": LEAVES | {"data", "models", "evaluation", "reporting"},
     "cyclegan_tf/exporting": LEAVES | {"tfrecords_tools", "data", "models", "training"},
-    "tfrecords_tools": LEAVES | {"data"},
+    "tfrecords_tools": LEAVES | {"data", "environment"},
 }
 
 
