@@ -125,7 +125,6 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{folder}: {len(problems)} problem{'s' * (len(problems) > 1)}; build it again")
         return 1
     found = Manifest.load(folder)
-    start_tensorflow()
     counts = ", ".join(f"{split} {found.count(split):,}" for split in found.splits)
     print(f"{folder}: all is well: {counts}")
     return 0
