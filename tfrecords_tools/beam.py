@@ -15,6 +15,7 @@ from cyclegan_tf.errors import UserError
 from tfrecords_tools import manifest
 from tfrecords_tools.journal import PackedShard
 from tfrecords_tools.sources import Item
+from tfrecords_tools.writer import write_shard
 
 _RECEIPT = "packed-"
 
@@ -45,7 +46,7 @@ def write_shards(
     Args:
         plan: The items of each shard by its file name.
         output: The folder to write to; every machine must see it under this name.
-        max_side: As in ``build.write_shard``.
+        max_side: As in ``writer.write_shard``.
         runner: A runner's name, such as "DirectRunner" or "DataflowRunner".
         options: Further flags for the pipeline, as one would type them.
 
@@ -80,8 +81,6 @@ def write_shards(
 
 def _write(work: tuple[str, list[Item], int | None]) -> None:
     """Writes one shard, unless an earlier attempt has; runs on a worker."""
-    from tfrecords_tools.build import write_shard
-
     path = Path(work[0])
     receipt = path.with_name(receipt_name(path.name))
     if receipt.exists() and _read_receipt(path.parent, path.name).shard.is_intact(path.parent):
