@@ -33,6 +33,11 @@ TABLES = {
         if batch >= replicas
     ],
     "jit": [f"--what=step {_TINY} --jit={jit}" for jit in ("off", "on")],
+    "winograd": [
+        f"--what=step {size} --winograd={winograd}"
+        for size in (_SMALL, "--image-size=128")
+        for winograd in ("off", "on")
+    ],
     "memory": [
         "--what=memory --image-size=256",
         "--what=memory --image-size=256 --recompute=true",

@@ -331,6 +331,12 @@ class RunConfig(Section):
         "compile the losses and their gradients with XLA; auto: on a GPU, not on a CPU",
         choices=("auto", "on", "off"),
     )
+    winograd: str = setting(
+        "auto",
+        "compute large 3×3 convolutions in four ninths of the multiplications, in float32; auto: "
+        "on CPUs without AVX-512",
+        choices=("auto", "on", "off"),
+    )
     recompute: bool = setting(
         False,
         "gradient checkpointing: run the generators again, part by part, in the backward pass, "

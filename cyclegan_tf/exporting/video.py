@@ -18,7 +18,7 @@ from cyclegan_tf.exporting.smoothing import FlickerMeter, Smoother
 SUFFIXES = (".gif", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
 _QUALITY = {"libx264": {"crf": "18"}, "libvpx-vp9": {"crf": "24", "b": "0"}}
 _CODECS = {".gif": "gif", ".webm": "libvpx-vp9"}
-_BT709 = 1  # ffmpeg's number for the colour matrix of HD video
+_BT709, _UNSPECIFIED = 1, 2  # ffmpeg's numbers for colour matrices; HD video has the first
 # A palette for every frame, so that no frame has to wait for the end of the film.
 _GIF_FILTERS = (
     ("split", ""),
@@ -116,7 +116,9 @@ def _frames(film, writer: _Writer) -> Iterator[tuple[Any, Picture]]:
 
 
 def _picture(frame, keep_alpha: bool) -> Picture:
-    pixels = frame.to_ndarray(format="rgba" if keep_alpha else "rgb24")
+    # PyAV 15 overlooks a matrix that equals the frame's own one.
+    matrix, frame.colorspace = frame.colorspace, _UNSPECIFIED
+    pixels = frame.to_ndarray(format="rgba" if keep_alpha else "rgb24", src_colorspace=matrix)
     pixels = np.ascontiguousarray(np.rot90(pixels, frame.rotation // 90))
     if keep_alpha:
         return Picture(pixels[..., :3], pixels[..., 3])

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import warnings
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import tensorflow as tf
 from tensorflow import keras
+
+from cyclegan_tf.models import winograd
 
 try:
     with warnings.catch_warnings():
@@ -32,6 +35,19 @@ _AROUND = [[0, 0], [1, 1], [1, 1], [0, 0]]
 # right of the pair's middle and for one on its left.
 _SUMS = [[[1, 1, 0], [0, 0, 1]], [[1, 0, 0], [0, 1, 1]]]
 _FUSED_BATCH_LIMIT = 8  # Above it, one kernel call per sample costs more than it saves.
+
+
+_winograd = ContextVar("winograd", default=False)
+
+
+@contextmanager
+def winograd_scope(used: bool):
+    """Convolutions made inside are trained by Winograd's algorithm where that pays, if ``used``."""
+    token = _winograd.set(used)
+    try:
+        yield
+    finally:
+        _winograd.reset(token)
 
 
 @contextmanager
@@ -163,6 +179,10 @@ class Conv2D(keras.layers.Conv2D):
     TensorFlow's SAME pads a stride-2, 3×3 convolution only right and below, which shifts the
     picture by a pixel against the authors' networks.
 
+    One that was made in a ``winograd_scope`` is computed by Winograd's algorithm in training, where
+    that pays, which differs by rounding; otherwise, and so in every exported graph, as a
+    convolution.
+
     Shapes: [batch, h, w, c] to [batch, (h + 2 pad − kernel) // stride + 1, …, filters].
     """
 
@@ -171,16 +191,20 @@ class Conv2D(keras.layers.Conv2D):
         super().__init__(filters, kernel_size, padding="valid", **kwargs)
         _refuse_more_than_a_convolution(self)
         self.pad = pad
+        self._winograd = _winograd.get()
 
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        padding = "VALID"
-        if self._same_pads_alike(inputs.shape):
-            padding = "SAME"
-        elif self.pad:
-            around = [self.pad, self.pad]
-            inputs = tf.pad(inputs, [[0, 0], around, around, [0, 0]])
-        outputs = tf.nn.conv2d(inputs, self.kernel, strides=self.strides, padding=padding)
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        outputs = self._convolved(inputs, bool(training))
         return tf.nn.bias_add(outputs, self.bias) if self.use_bias else outputs
+
+    def _convolved(self, inputs: tf.Tensor, training: bool) -> tf.Tensor:
+        around = [self.pad, self.pad]
+        padded = tf.pad(inputs, [[0, 0], around, around, [0, 0]]) if self.pad else inputs
+        if training and self._winograd and winograd.pays(padded, self.kernel, self.strides):
+            return winograd.convolve(padded, tf.convert_to_tensor(self.kernel))
+        if self._same_pads_alike(inputs.shape):
+            return tf.nn.conv2d(inputs, self.kernel, strides=self.strides, padding="SAME")
+        return tf.nn.conv2d(padded, self.kernel, strides=self.strides, padding="VALID")
 
     def _same_pads_alike(self, shape: tf.TensorShape) -> bool:
         """Whether SAME pads just ``pad`` on every side here: it needs no padded copy.

@@ -104,6 +104,18 @@ def resolve_jit(config: Config) -> bool:
     return bool(tf.config.list_physical_devices("GPU")) and not config.generator.dropout
 
 
+def resolve_winograd(config: RunConfig) -> bool:
+    """Whether 3×3 convolutions may go by Winograd's algorithm.
+
+    "auto": on CPUs without AVX-512. There it was measured to be faster (docs/performance.md); with
+    AVX-512 the library's convolutions are several times as fast, and GPUs' libraries choose
+    themselves.
+    """
+    if config.winograd != "auto":
+        return config.winograd == "on"
+    return not tf.config.list_physical_devices("GPU") and "avx512f" not in _cpu_flags()
+
+
 def _compute_capability(gpu: tf.config.PhysicalDevice) -> tuple[int, int]:
     return tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0))
 

@@ -9,7 +9,8 @@ import tensorflow as tf
 from cyclegan_tf.config import Config
 from cyclegan_tf.models.discriminator import build_discriminator
 from cyclegan_tf.models.generator import build_generator
-from cyclegan_tf.models.layers import precision_scope
+from cyclegan_tf.models.layers import precision_scope, winograd_scope
+from cyclegan_tf.training.devices import resolve_winograd
 
 _REPEATS = 3
 _WITH_GRADIENT = 3  # A pass with its gradients takes about three times as long as without.
@@ -31,7 +32,7 @@ def expected_seconds_per_step(config: Config, precision: str, replicas: int = 1)
     """
     batch, size = config.run.batch_size // replicas, config.data.image_size
     images = tf.zeros([batch, size, size, 3])
-    with precision_scope(precision):
+    with precision_scope(precision), winograd_scope(resolve_winograd(config.run)):
         models = [
             build(config, image_size=size) for build in (build_generator, build_discriminator)
         ]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import tensorflow as tf
 
 from cyclegan_tf.config import Config
-from cyclegan_tf.models.layers import precision_scope, trainable_variables
+from cyclegan_tf.models.layers import precision_scope, trainable_variables, winograd_scope
 from cyclegan_tf.models.networks import Generators, build_generators, build_networks
+from cyclegan_tf.training.devices import resolve_winograd
 from cyclegan_tf.training.history import ImageHistory
 from cyclegan_tf.training.optimizer import Adam
 
@@ -23,7 +24,8 @@ class TrainingState(tf.Module):
     def __init__(self, config: Config, strategy: tf.distribute.Strategy, precision: str) -> None:
         super().__init__(name="training_state")
         size = config.data.image_size
-        with strategy.scope(), precision_scope(precision):
+        by_winograd = winograd_scope(resolve_winograd(config.run))
+        with strategy.scope(), precision_scope(precision), by_winograd:
             self.networks = build_networks(config, size)
             self.generators = Generators(*self.networks[:2])
             self.averages = build_generators(config, size) if config.run.average else None

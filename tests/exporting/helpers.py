@@ -110,7 +110,8 @@ def read_film(path: Path) -> tuple[np.ndarray, list[float], list[bytes]]:
     frames, times = [], []
     with av.open(str(path)) as film:
         for frame in film.decode(film.streams.video[0]):
-            frames.append(frame.to_ndarray(format="rgb24"))
+            matrix, frame.colorspace = frame.colorspace, 2  # see video.py
+            frames.append(frame.to_ndarray(format="rgb24", src_colorspace=matrix))
             times.append(float(frame.pts * frame.time_base))
     with av.open(str(path)) as film:
         packets = film.demux(film.streams.audio[0]) if film.streams.audio else ()

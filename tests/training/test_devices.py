@@ -11,7 +11,12 @@ import tensorflow as tf
 from cyclegan_tf.config import RunConfig
 from cyclegan_tf.errors import UserError
 from cyclegan_tf.presets import make_config
-from cyclegan_tf.training.devices import make_strategy, resolve_jit, resolve_precision
+from cyclegan_tf.training.devices import (
+    make_strategy,
+    resolve_jit,
+    resolve_precision,
+    resolve_winograd,
+)
 
 
 @pytest.fixture
@@ -135,6 +140,21 @@ def test_xla_is_tried_on_a_gpu(hardware, asked, gpus, used):
 def test_xla_is_not_tried_with_dropout(hardware):
     hardware((9, 0))
     assert not resolve_jit(make_config("face2anime"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "gpus", "flags", "used"),
+    [
+        ("auto", [], "fpu avx2", True),
+        ("auto", [], "fpu avx2 avx512f", False),
+        ("auto", [(8, 0)], "fpu avx2", False),
+        ("on", [(8, 0)], "fpu avx512f", True),
+        ("off", [], "fpu avx2", False),
+    ],
+)
+def test_winograds_algorithm_is_for_cpus_without_avx_512(hardware, asked, gpus, flags, used):
+    hardware(*gpus, cpu=flags)
+    assert resolve_winograd(RunConfig(winograd=asked)) == used
 
 
 def test_tensor_float_32_is_on():
