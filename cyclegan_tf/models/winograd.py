@@ -17,6 +17,7 @@ import tensorflow as tf
 _G = np.array([[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]], np.float32)
 _FEWEST_CHANNELS = 64
 _FEWEST_PIXELS = 32 * 32
+_MOST_NUMBERS = 1 << 24  # of maps that are convolved at once
 _ROWS, _COLUMNS = 1, 2  # axes of a picture
 
 
@@ -34,8 +35,7 @@ def pays(padded: tf.Tensor, kernel: tf.Tensor, strides: Sequence[int]) -> bool:
     return channels >= _FEWEST_CHANNELS and (height - 2) * (width - 2) >= _FEWEST_PIXELS
 
 
-@tf.custom_gradient
-def convolve(padded: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Callable]:
+def convolve(padded: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     """What ``tf.nn.conv2d(padded, kernel, 1, "VALID")`` gives, up to rounding.
 
     Args:
@@ -45,6 +45,17 @@ def convolve(padded: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Callable]
     Returns:
         float32 [batch, h, w, filters].
     """
+    batch = padded.shape[0]
+    # Tiles are four times as large as the map, so of large maps there are few at a time.
+    count = max(1, batch * _MOST_NUMBERS // padded.shape.num_elements())
+    if count >= batch:
+        return _convolve(padded, kernel)
+    parts = [padded[first : first + count] for first in range(0, batch, count)]
+    return tf.concat([_convolve(part, kernel) for part in parts], axis=0)
+
+
+@tf.custom_gradient
+def _convolve(padded: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Callable]:
     products = tf.matmul(_tiles(padded), _kernel_tiles(kernel))
     shape = [4, 4, -1, padded.shape[1] // 2 - 1, padded.shape[2] // 2 - 1, kernel.shape[3]]
 

@@ -201,8 +201,9 @@ class TrainingStep:
     def _skips_identity(self) -> bool:
         return self.config.losses.identity_every > 1 or self.config.losses.identity_decay > 0.0
 
-    @staticmethod
-    def _both(generator, source: tf.Tensor, target: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _both(self, generator, source: tf.Tensor, target: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        if self.config.run.recompute:  # Half of the pictures at a time take half of the memory.
+            return generator(source, training=True), generator(target, training=True)
         translated, kept = tf.split(
             generator(tf.concat([source, target], axis=0), training=True), 2
         )

@@ -52,6 +52,19 @@ def test_it_is_the_convolution(batch, height, width, channels, filters, in_graph
         np.testing.assert_allclose(mine, theirs, atol=3e-6 * float(tf.reduce_max(abs(theirs))))
 
 
+@pytest.mark.parametrize("most", [1, 8 * 6 * 4, 5 * 8 * 6 * 4 // 2])
+def test_large_maps_are_taken_in_parts(monkeypatch, most):
+    monkeypatch.setattr(winograd, "_MOST_NUMBERS", most)
+    padded, kernel = normal([5, 8, 6, 4], 1), normal([3, 3, 4, 3], 2)
+    upstream = normal([5, 6, 4, 3], 3)
+    found, right = (
+        values_and_gradients(each, padded, kernel, upstream)
+        for each in (winograd.convolve, library_convolution)
+    )
+    for mine, theirs in zip(found, right):
+        np.testing.assert_allclose(mine, theirs, atol=1e-4)
+
+
 def test_one_tile_worked_by_hand():
     """Ones under a kernel of ones: every output pixel is a sum of nine."""
     outputs = winograd.convolve(tf.ones([1, 4, 4, 1]), tf.ones([3, 3, 1, 1]))

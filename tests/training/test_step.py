@@ -176,7 +176,7 @@ def test_recomputing_changes_no_gradient(preset, changes, tiny_config, new_train
 
 
 def test_recomputed_generators_run_again(tiny_config, new_training, pictures):
-    """Each of the 4 passes' convolutions counts once, and recomputed twice."""
+    """Once in 4 passes; recomputed, twice in 6, as there the identity's are passes of their own."""
 
     def convolutions(blocks: int, recompute: bool) -> int:
         step = new_training(tiny_config(generator_blocks=blocks, recompute=recompute))
@@ -187,10 +187,11 @@ def test_recomputed_generators_run_again(tiny_config, new_training, pictures):
         parts = [graph.node, *(function.node_def for function in graph.library.function)]
         return sum(node.op == "Conv2D" for part in parts for node in part)
 
-    ends = 4  # 3 on the way down and the last one; transposed ones are other operations
     blocks = 3
+    forward = 4 + 2 * blocks  # 3 on the way down and the last one
+    backward = 2  # the gradients of the transposed ones
     once, twice = (convolutions(blocks, recompute) for recompute in (False, True))
-    assert twice - once == 4 * (ends + 2 * blocks)
+    assert twice - once == 6 * (2 * forward + backward) - 4 * (forward + backward)
 
 
 def test_xla_takes_the_same_step(tiny_config, new_training, pairs, pictures):
