@@ -38,6 +38,8 @@ RECIPES: dict[str, str] = {
     "fast-discriminator-rate": "--preset fast --discriminator-rate 0.25",
     "fast-one-downsampling": "--preset fast --generator-downsamplings 1",
     "fast-cycle-10": "--preset fast --lambda-cycle 10",
+    "fast-details": "--preset fast --generator-downsamplings 1 --generator-filters 20 "
+    "--discriminator-strided 2 --discriminator-rate 0.5 --learning-rate 3e-4",
 }
 _PILOT_STEPS = 60
 _QUIET = ["--sample-every", "100000", "--checkpoint-every", "100000"]

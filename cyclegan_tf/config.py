@@ -199,7 +199,9 @@ class LossConfig(Section):
         "adversarial loss",
         choices=("least_squares", "vanilla", "hinge", "wasserstein"),
     )
-    lambda_cycle: float = setting(10.0, "weight of the cycle consistency loss", low=0.0)
+    lambda_cycle: float = setting(
+        10.0, "weight of the cycle consistency loss; 0 leaves its passes out", low=0.0
+    )
     lambda_identity: float = setting(
         5.0,
         "weight of the identity loss (the paper's 0.5 × lambda_cycle); 0 leaves its passes out",

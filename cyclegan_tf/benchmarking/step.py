@@ -59,7 +59,7 @@ def our_step(config: Config, precision: str) -> Take:
 
     def take(steps: int) -> None:
         losses = step.run(pairs, tf.constant(steps))
-        float(losses["cycle_a"])  # waits for the device
+        float(losses["generator_ab"])  # waits for the device
 
     return take
 

@@ -37,11 +37,12 @@ def expected_seconds_per_step(config: Config, precision: str, replicas: int = 1)
             build(config, image_size=size) for build in (build_generator, build_discriminator)
         ]
     generator, discriminator = (_seconds(model, images) for model in models)
+    cycle = 1.0 if config.losses.lambda_cycle else 0.0
     identity = 1.0 if config.losses.lambda_identity else 0.0
     identity /= config.losses.identity_every
     own = 3 if config.losses.gradient_penalty else 2
     return 2 * (
-        generator * _WITH_GRADIENT * (2 + identity)
+        generator * _WITH_GRADIENT * (1 + cycle + identity)
         + discriminator * (_TO_INPUT + _WITH_GRADIENT * own)
     )
 

@@ -211,7 +211,7 @@ def complaints(records: list[Record], total_steps: int) -> list[Complaint]:
         total_steps: the length of the training; its very beginning is not judged.
     """
     measured = [record for record in records if HEALTH_MEASURE in record]
-    losses = [record for record in records if "cycle_a" in record]
+    losses = [record for record in records if "generator_ab" in record]
     if not measured or not losses:
         return []
     start = min(max(_JUDGED_SHARE * total_steps, _JUDGED_EARLIEST), _JUDGED_LATEST)

@@ -90,7 +90,8 @@ class TrainingStep:
     def metric_names(self) -> list[str]:
         """The names of the loss terms, in the order of ``nonfinite.terms``."""
         weights = self.config.losses
-        kinds = ["cycle", "discriminator"]
+        kinds = ["cycle"] if weights.lambda_cycle else []
+        kinds += ["discriminator"]
         kinds += ["identity"] if weights.lambda_identity else []
         kinds += ["penalty"] if weights.gradient_penalty else []
         names = ["generator_ab", "generator_ba", *(f"{kind}_{at}" for kind in kinds for at in "ab")]
@@ -154,18 +155,19 @@ class TrainingStep:
             tape.watch(variables)
             fake_b, same_b = self._translate_and_keep(self._generator_ab, real_a, real_b)
             fake_a, same_a = self._translate_and_keep(self._generator_ba, real_b, real_a)
-            cycled_a = self._generator_ba(fake_b, training=True)
-            cycled_b = self._generator_ab(fake_a, training=True)
             decision_a = networks.discriminator_a(self._augmented(fake_a, 0), training=True)
             decision_b = networks.discriminator_b(self._augmented(fake_b, 1), training=True)
             metrics = {
                 "generator_ab": losses.generator_loss(weights.gan_loss, decision_b),
                 "generator_ba": losses.generator_loss(weights.gan_loss, decision_a),
-                "cycle_a": losses.absolute_difference(cycled_a, real_a),
-                "cycle_b": losses.absolute_difference(cycled_b, real_b),
             }
             loss = metrics["generator_ab"] + metrics["generator_ba"]
-            loss += weights.lambda_cycle * (metrics["cycle_a"] + metrics["cycle_b"])
+            if weights.lambda_cycle:
+                cycled_a = self._generator_ba(fake_b, training=True)
+                cycled_b = self._generator_ab(fake_a, training=True)
+                metrics["cycle_a"] = losses.absolute_difference(cycled_a, real_a)
+                metrics["cycle_b"] = losses.absolute_difference(cycled_b, real_b)
+                loss += weights.lambda_cycle * (metrics["cycle_a"] + metrics["cycle_b"])
             if weights.lambda_identity:
                 metrics["identity_a"] = losses.absolute_difference(same_a, real_a)
                 metrics["identity_b"] = losses.absolute_difference(same_b, real_b)

@@ -133,12 +133,15 @@ def test_discriminators_get_the_gradient_of_the_penalty(tiny_config, new_trainin
     assert penalties == pytest.approx([float(penalty_of(judge)) for judge in judges], rel=1e-4)
 
 
-@pytest.mark.parametrize(("identity", "passes"), [(5.0, [2, 1]), (0.0, [1, 1])])
-def test_no_identity_passes_at_weight_0(
-    identity, passes, tiny_config, new_training, pictures, monkeypatch
+@pytest.mark.parametrize(
+    ("identity", "cycle", "passes"),
+    [(5.0, 10.0, [2, 1]), (0.0, 10.0, [1, 1]), (5.0, 0.0, [2]), (0.0, 0.0, [1])],
+)
+def test_no_passes_for_losses_of_weight_0(
+    identity, cycle, passes, tiny_config, new_training, pictures, monkeypatch
 ):
     """Counted in pictures that go through a generator."""
-    step = new_training(tiny_config(lambda_identity=identity))
+    step = new_training(tiny_config(lambda_identity=identity, lambda_cycle=cycle))
     seen = []
     for generator in step.state.networks[:2]:
         call = generator.call
