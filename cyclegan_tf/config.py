@@ -228,6 +228,28 @@ class LossConfig(Section):
 
 
 @dataclass(frozen=True)
+class ContrastConfig(Section):
+    """One-sided training with patch-wise contrast instead of cycles (Park et al. 2020, "CUT")."""
+
+    prefix: ClassVar[str] = "contrast_"
+    weight: float = setting(
+        0.0,
+        "weight of the patch-contrastive loss between A and its translation; above 0 only A to B "
+        "is trained, with half of the networks and no cycle",
+        low=0.0,
+    )
+    identity: float = setting(
+        1.0,
+        "weight of the same between B and what the generator makes of B; 0 leaves its pass out",
+        low=0.0,
+    )
+    patches: int = setting(256, "patches compared per picture and layer", low=2, high=4096)
+    temperature: float = setting(
+        0.07, "of the contrastive loss: the lower, the more the nearest patches count", low=0.001
+    )
+
+
+@dataclass(frozen=True)
 class DistillationConfig(Section):
     """A trained run whose generators are imitated, usually by smaller ones."""
 
@@ -386,6 +408,7 @@ SECTIONS: dict[str, type[Section]] = {
     "generator": GeneratorConfig,
     "discriminator": DiscriminatorConfig,
     "losses": LossConfig,
+    "contrast": ContrastConfig,
     "distillation": DistillationConfig,
     "history": HistoryConfig,
     "optimizer": OptimizerConfig,
@@ -403,6 +426,7 @@ class Config:
     generator: GeneratorConfig = dataclasses.field(default_factory=GeneratorConfig)
     discriminator: DiscriminatorConfig = dataclasses.field(default_factory=DiscriminatorConfig)
     losses: LossConfig = dataclasses.field(default_factory=LossConfig)
+    contrast: ContrastConfig = dataclasses.field(default_factory=ContrastConfig)
     distillation: DistillationConfig = dataclasses.field(default_factory=DistillationConfig)
     history: HistoryConfig = dataclasses.field(default_factory=HistoryConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
@@ -434,6 +458,19 @@ class Config:
             self._check_dropout()
         if self.losses.gan_loss == "wasserstein" and not self.losses.gradient_penalty:
             raise UserError("--gan-loss wasserstein: needs --gradient-penalty, usually 10")
+        if self.one_sided():
+            self._check_one_sided()
+
+    def _check_one_sided(self) -> None:
+        reason = f"--contrast-weight {self.contrast.weight:g} trains A to B alone"
+        for name, given, right in (
+            ("lambda_cycle", self.losses.lambda_cycle, "0, as there is no way back"),
+            ("lambda_identity", self.losses.lambda_identity, "0; --contrast-identity replaces it"),
+            ("teacher", self.distillation.teacher, "empty"),
+            ("recompute", self.run.recompute, "false"),
+        ):
+            if given:
+                raise UserError(f"{flag(name)} {given}: must be {right} ({reason})")
 
     def _check_dropout(self) -> None:
         if self.run.recompute:
@@ -453,6 +490,10 @@ class Config:
                 f"--history-size {self.history.size}: must be 0 or at least the batch size, "
                 f"{self.run.batch_size}, for --history-kind {self.history.kind}"
             )
+
+    def one_sided(self) -> bool:
+        """Whether only A to B is trained."""
+        return self.contrast.weight > 0.0
 
     def generator_blocks(self) -> int:
         """The number of residual blocks, with the paper's rule for 0 (appendix 7.2)."""

@@ -120,11 +120,14 @@ def format_table(result: dict) -> str:
     protocol = result["protocol"]
     lines = [f"{result['run']}, step {result['step']}, {result['weights']} weights"]
     lines += [f"  {name}: {value}" for name, value in protocol.items()]
-    header = ["", "A to B", "untranslated", "real B", "B to A", "untranslated", "real A"]
+    directions = tuple(result["scores"])
+    header = [""]
+    for source, target in map(str.upper, directions):
+        header += [f"{source} to {target}", "untranslated", f"real {target}"]
     rows = [header]
     columns = [
         result[kind].get(direction, {})
-        for direction in ("ab", "ba")
+        for direction in directions
         for kind in ("scores", "untranslated", "real")
     ]
     for name in columns[0]:

@@ -91,6 +91,13 @@ _FAST = {
     "average": 0.999,
 }
 
+_CUT = {
+    "lambda_cycle": 0.0,
+    "lambda_identity": 0.0,
+    "contrast_weight": 1.0,
+    "history_size": 0,
+}
+
 _MOBILE = {
     "generator_filters": 16,
     "generator_blocks": 6,
@@ -114,6 +121,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "selfie2anime-v2": _SELFIE2ANIME_V2,
     "selfie2anime-v3": {**_SELFIE2ANIME_V2, "gradient_penalty": 0.0},
     "face2anime": _FACE2ANIME,
+    "cut": _CUT,
     "fast": _FAST,
     "mobile": _MOBILE,
     "auto": _FAST,  # and what cyclegan_tf.automatic picks
@@ -128,6 +136,7 @@ SUMMARIES: dict[str, str] = {
     "selfie2anime-v2": "v1 with 9 blocks and a gradient penalty",
     "selfie2anime-v3": "v2 without the penalty",
     "face2anime": "6 blocks with dropout, a 3-channel decision, no identity loss",
+    "cut": "Park et al. 2020: A to B alone, by patch-wise contrast, with half of the networks",
     "fast": "small machines: resize-convolutions, skip connection, averaged weights",
     "mobile": "the best picture per millisecond on a phone",
     "auto": "fast, with size, channels and epochs picked from the pictures and the machine",

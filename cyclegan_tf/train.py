@@ -271,7 +271,8 @@ def _finish(training, run_dir: Path, export_dir: Path) -> None:
         evaluator = Evaluator(training.shards, size, None, paired=True)
         scores = evaluator.evaluate(training.state.shown_generators())
         without = evaluator.baselines()["untranslated"]
-        for direction, name in (("ab", "A to B"), ("ba", "B to A")):
+        for direction in scores:
+            name = " to ".join(direction.upper())
             print(_score_line(name, scores[direction], without[direction]))
     print(f"Pictures:  {run_dir / 'samples'}")
     print(f"Report:    {run_dir / 'report.html'}")

@@ -71,13 +71,13 @@ def mirrored():
 @pytest.fixture(scope="session")
 def new_training(mirrored):
     """A function: a fresh TrainingStep, with a TrainingState and a strategy of its own."""
+    from cyclegan_tf.training.contrastive import make_step
     from cyclegan_tf.training.state import TrainingState
-    from cyclegan_tf.training.step import TrainingStep
 
     def make(config, replicas: int = 1, total_steps: int = 100, precision: str = "float32"):
         strategy = mirrored(replicas)
         state = TrainingState(config, strategy, precision)
-        return TrainingStep(config, state, strategy, total_steps)
+        return make_step(config, state, strategy, total_steps)
 
     return make
 

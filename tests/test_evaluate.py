@@ -7,16 +7,14 @@ from pathlib import Path
 
 import pytest
 import tensorflow as tf
-from tensorflow import keras
 
 from cyclegan_tf import evaluate as command
 from cyclegan_tf.errors import run_command
 from cyclegan_tf.evaluation import features
-from cyclegan_tf.evaluation.features import FeatureNetwork
 from cyclegan_tf.training.checkpoints import Checkpoints
 from cyclegan_tf.training.run_directory import create_run_directory
 from cyclegan_tf.training.state import TrainingState
-from tests.tiny import pack_demo
+from tests.tiny import pack_demo, tiny_features
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +35,7 @@ def run_dir(tmp_path_factory, tiny_config, mirrored) -> Path:
 @pytest.fixture(autouse=True)
 def small_network(monkeypatch):
     """The feature network, replaced by a quick one: the real ones have tests of their own."""
-    image = keras.Input((8, 8, 3))
-    pooled = keras.layers.Flatten()(keras.layers.AveragePooling2D(4)(image))
-    model = keras.Model(image, [pooled, image])
-
-    def load(name, weights=None):
-        return FeatureNetwork(name, 8, model, lambda pixels: pixels / 255.0)
-
-    monkeypatch.setattr(features, "load_feature_network", load)
+    monkeypatch.setattr(features, "load_feature_network", tiny_features)
 
 
 @pytest.fixture

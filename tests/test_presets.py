@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from cyclegan_tf.errors import UserError
@@ -111,6 +113,15 @@ def test_a_preset_is_its_recipe(name):
     assert {key: flat[key] for key in RECIPES[name]} == RECIPES[name]
 
 
+def test_cut_is_its_recipe():
+    """Park et al. 2020, section 4 and the authors' options for "CUT"."""
+    config = make_config("cut")
+    assert config.one_sided()
+    assert dataclasses.astuple(config.contrast) == (1.0, 1.0, 256, 0.07)
+    assert (config.losses.lambda_cycle, config.losses.lambda_identity) == (0.0, 0.0)
+    assert (config.losses.gan_loss, config.history.size) == ("least_squares", 0)
+
+
 def test_face2anime_has_dropout():
     assert 0.0 < make_config("face2anime").generator.dropout < 1.0
 
@@ -121,7 +132,7 @@ def test_paper_has_nine_blocks_and_six_for_small_pictures():
 
 
 def test_our_presets_are_there():
-    assert {*RECIPES, "demo", "fast", "mobile", "auto"} == set(PRESETS)
+    assert {*RECIPES, "cut", "demo", "fast", "mobile", "auto"} == set(PRESETS)
 
 
 def test_mobile_is_the_lightest_of_the_256_pixel_presets():

@@ -207,7 +207,9 @@ def test_every_preset_trains_stops_goes_on_and_exports(
     assert "Going on from step 1 of " in printed
     assert "Done: 2 steps." in printed
     photos = tf.zeros([1, 10, 13, 3], tf.uint8)
-    for direction in ("ab", "ba"):
+    directions = ("ab",) if config.one_sided() else ("ab", "ba")
+    assert {path.name for path in export_dir.iterdir() if path.is_dir()} == set(directions)
+    for direction in directions:
         folder = export_dir / direction / "1"
         assert f"Export:    {folder}\n" in printed
         translated = tf.saved_model.load(str(folder))(photos)

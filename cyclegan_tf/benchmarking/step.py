@@ -10,9 +10,9 @@ import tensorflow as tf
 from cyclegan_tf.benchmarking.table import Table
 from cyclegan_tf.benchmarking.tutorial import TutorialStep
 from cyclegan_tf.config import Config
+from cyclegan_tf.training.contrastive import make_step
 from cyclegan_tf.training.devices import make_strategy, resolve_precision
 from cyclegan_tf.training.state import TrainingState
-from cyclegan_tf.training.step import TrainingStep
 
 _SECONDS_PER_ROUND = 3.0
 _STEPS = 1000  # The length of the training matters only to the learning rate.
@@ -54,7 +54,7 @@ def measure_step(config: Config, rounds: int, against: str = "") -> Table:
 def our_step(config: Config, precision: str) -> Take:
     """The project's own step, on noise."""
     strategy = make_strategy(config.run)
-    step = TrainingStep(config, TrainingState(config, strategy, precision), strategy, _STEPS)
+    step = make_step(config, TrainingState(config, strategy, precision), strategy, _STEPS)
     pairs = iter(_noise(config))
 
     def take(steps: int) -> None:

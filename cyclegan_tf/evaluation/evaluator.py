@@ -1,4 +1,4 @@
-"""Scores of two generators over the test pictures, both ways, with the protocol they follow."""
+"""Scores of generators over the test pictures, with the protocol they follow."""
 
 from __future__ import annotations
 
@@ -108,19 +108,21 @@ class Evaluator:
         return told
 
     def evaluate(self, generators: Generators) -> dict[str, Scores]:
-        """Scores both directions.
+        """Scores both directions, or A to B where there is no generator back.
 
         Returns:
-            ``{"ab": scores, "ba": scores}``. Always ``cycle_error`` (real to translated and back)
-            and ``identity_error`` (a picture that is of the target domain already), mean absolute
-            errors in levels of 255, and ``checkerboard`` (``metrics.checkerboard``). With a network
+            ``{"ab": scores, "ba": scores}``. ``cycle_error`` (real to translated and back; not
+            without a way back) and ``identity_error`` (a picture that is of the target domain
+            already), mean absolute errors in levels of 255, and ``checkerboard``
+            (``metrics.checkerboard``). With a network
             ``fid_NAME``, ``kid_NAME`` and ``kid_sd_NAME`` against the test pictures of the target
             domain. With pairs, ``mae``, ``psnr`` and ``ssim`` against the truth, and
             ``distance_NAME`` with a network.
         """
         a = self._pass("A", generators.ab, generators.ba)
         b = self._pass("B", generators.ba, generators.ab)
-        return {"ab": self._scores(a, b, "B"), "ba": self._scores(b, a, "A")}
+        scores = {"ab": self._scores(a, b, "B")}
+        return scores if generators.ba is None else {**scores, "ba": self._scores(b, a, "A")}
 
     def baselines(self) -> dict[str, dict[str, Scores]]:
         """Scores to compare with.
@@ -150,15 +152,21 @@ class Evaluator:
         return found
 
     def _pass(self, domain: str, forward, backward) -> _Pass:
-        """Translates a domain's pictures, and back, and through the other generator."""
+        """Translates a domain's pictures, and back, and through the other generator.
+
+        Either of the two may be None, and what it would do is left out.
+        """
         key = (id(forward), id(backward))  # so that each pair is traced once
         translate = self._translators.setdefault(key, _translator(forward, backward))
         found = _Pass()
         for real, _ in self._test_images[domain].batch(_BATCH):
-            fake, cycle, identity = translate(real)
-            pixels = to_pixels(fake).numpy()
-            found.cycle.append(cycle.numpy())
-            found.identity.append(identity.numpy())
+            made = translate(real)
+            for kind, errors in (("cycle", found.cycle), ("identity", found.identity)):
+                if kind in made:
+                    errors.append(made[kind].numpy())
+            if "fake" not in made:
+                continue
+            pixels = to_pixels(made["fake"]).numpy()
             found.spectra.append(power_spectra(pixels))
             if self.network:
                 found.features.append(self.network.features(pixels))
@@ -167,8 +175,8 @@ class Evaluator:
         return found
 
     def _scores(self, found: _Pass, other: _Pass, target: str) -> Scores:
-        scores = {
-            "cycle_error": float(np.concatenate(found.cycle).mean()),
+        scores = {"cycle_error": float(np.concatenate(found.cycle).mean())} if found.cycle else {}
+        scores |= {
             "identity_error": float(np.concatenate(other.identity).mean()),
             "checkerboard": checkerboard(np.concatenate(found.spectra)),
         }
@@ -241,11 +249,16 @@ def _pixels(images: tf.data.Dataset) -> Iterator[np.ndarray]:
 def _translator(forward, backward):
     """A function: the translation of a batch, its cycle errors and its identity errors."""
 
-    @tf.function(reduce_retracing=True)
-    def translate(real: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        fake = forward(real, training=False)
-        cycled, kept = backward(fake, training=False), backward(real, training=False)
-        return fake, _error(cycled, real), _error(kept, real)
+    @tf.function(reduce_retracing=True, autograph=False)
+    def translate(real: tf.Tensor) -> dict[str, tf.Tensor]:
+        made = {}
+        if forward is not None:
+            made["fake"] = forward(real, training=False)
+        if backward is not None:
+            made["identity"] = _error(backward(real, training=False), real)
+        if len(made) == 2:
+            made["cycle"] = _error(backward(made["fake"], training=False), real)
+        return made
 
     return translate
 

@@ -32,6 +32,7 @@ _TITLES = {  # stem → (title, hint), in the order of the page
     "discriminator": ("Discriminators", "adversarial"),
     "cycle": ("Cycle consistency", "mean |difference|"),
     "identity": ("Identity", "mean |difference|"),
+    "contrast": ("Patch contrast", "cross-entropy"),
     "penalty": ("Gradient penalty", ""),
     "teacher": ("Distance from the teacher", "mean |difference|"),
     "features": ("Distance from the teacher, in features", "mean |difference|"),

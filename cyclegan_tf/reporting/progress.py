@@ -21,6 +21,7 @@ _LINE = "{desc}, {percentage:.0f}%, {rate_noinv_fmt}, {remaining} left{postfix}"
 _SHOWN = {
     "G": ("generator_ab", "generator_ba"),
     "cycle": ("cycle_a", "cycle_b"),
+    "contrast": ("contrast_a", "contrast_b"),
     "D": ("discriminator_a", "discriminator_b"),
 }
 

@@ -38,7 +38,7 @@ class Direction:
 
     Attributes:
         title: "A → B" or "B → A".
-        captions: of real, translated and reconstructed pictures.
+        captions: of the three columns of pictures.
         step: of the latest samples.
         latest: (real, translated, reconstructed) of each test image.
         steps: of the columns over time, oldest first.
@@ -68,7 +68,7 @@ def write_report(run_dir: Path) -> Path:
     config, records = Config.load(run_dir), read_metrics(run_dir)
     series, broken = charts.collect(records)
     warnings = list_warnings(records, broken)
-    directions = [_direction(run_dir, key) for key in DIRECTIONS]
+    directions = [_direction(run_dir, key, config.one_sided()) for key in DIRECTIONS]
     html = load_template("report.html.j2").render(
         name=run_dir.resolve().name,
         config=config,
@@ -125,7 +125,7 @@ def _warning(record: dict[str, Any], first: int, looked: int) -> str:
     return f"{when}: {text}{over}"
 
 
-def _direction(run_dir: Path, key: str) -> Direction | None:
+def _direction(run_dir: Path, key: str, one_sided: bool) -> Direction | None:
     """The samples of direction "ab" or "ba"; None if there are none yet."""
     moments = []
     strips = list_strips(run_dir, key)
@@ -143,7 +143,7 @@ def _direction(run_dir: Path, key: str) -> Direction | None:
     source, target = key.upper()
     return Direction(
         title=f"{source} → {target}",
-        captions=captions(key),
+        captions=captions(key, one_sided),
         step=step,
         latest=[tuple(data_uri(cell) for cell in row) for row in latest],
         steps=[step for step, _ in moments],

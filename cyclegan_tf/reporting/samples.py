@@ -35,18 +35,18 @@ class Samples:
     """The sample pictures of one moment: uint8 arrays [n, size, size, 3], n of at least 1.
 
     ``fake_b`` is ``real_a`` translated, ``cycled_a`` is that translated back; the rest the other
-    way round.
+    way round. A one-sided training has no generator back, so it has the first three alone.
 
     Raises:
         ValueError: if the arrays are anything else or differ in shape.
     """
 
     real_a: np.ndarray
-    fake_b: np.ndarray
-    cycled_a: np.ndarray
     real_b: np.ndarray
-    fake_a: np.ndarray
-    cycled_b: np.ndarray
+    fake_b: np.ndarray
+    cycled_a: np.ndarray | None = None
+    fake_a: np.ndarray | None = None
+    cycled_b: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         shape = self.real_a.shape
@@ -54,20 +54,36 @@ class Samples:
             raise ValueError(f"samples must have the shape [n, size, size, 3], not {shape}")
         for field in dataclasses.fields(self):
             array = getattr(self, field.name)
+            if array is None and self.one_sided():
+                continue
             if array.dtype != np.uint8 or array.shape != shape:
                 raise ValueError(f"{field.name} is {array.dtype} {array.shape}, not uint8 {shape}")
 
+    def one_sided(self) -> bool:
+        """Whether there is nothing but A to B."""
+        return self.cycled_a is None and self.fake_a is None and self.cycled_b is None
+
+    def directions(self) -> tuple[str, ...]:
+        """Those that there are."""
+        return DIRECTIONS[:1] if self.one_sided() else DIRECTIONS
+
     def columns(self, direction: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(real, translated, reconstructed) of direction "ab" or "ba", as they are."""
+        """(real, translated, reconstructed) of direction "ab" or "ba", as they are.
+
+        One-sided, real pictures of the other domain stand in the third column.
+        """
+        if self.one_sided():
+            return self.real_a, self.fake_b, self.real_b
         if direction == "ab":
             return self.real_a, self.fake_b, self.cycled_a
         return self.real_b, self.fake_a, self.cycled_b
 
 
-def captions(direction: str) -> tuple[str, str, str]:
+def captions(direction: str, one_sided: bool = False) -> tuple[str, str, str]:
     """The captions of the three columns of direction "ab" or "ba"."""
     source, target = direction.upper()
-    return f"real {source}", f"translated to {target}", f"reconstructed {source}"
+    third = f"real {target}" if one_sided else f"reconstructed {source}"
+    return f"real {source}", f"translated to {target}", third
 
 
 def grid(samples: Samples, direction: str) -> np.ndarray:
@@ -84,7 +100,7 @@ def grid(samples: Samples, direction: str) -> np.ndarray:
     width, height = GAP + 3 * pitch, CAPTION + GAP + count * pitch
     canvas = Image.new("RGB", (width, height), _BACKGROUND)
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(FONT_SIZE)
-    for x, caption in enumerate(captions(direction)):
+    for x, caption in enumerate(captions(direction, samples.one_sided())):
         middle = GAP + x * pitch + size * factor // 2
         draw.text((middle, (CAPTION + GAP) // 2), caption, _INK, font, anchor="mm")
     pixels = np.array(canvas)
@@ -100,11 +116,11 @@ def save_samples(run_dir: Path, step: int, samples: Samples) -> list[Path]:
     """Writes ``samples/step-0001000-ab.png`` and ``-ba.png``, and the strips for the report.
 
     Returns:
-        The paths of the two grids.
+        The paths of the grids.
     """
     folder = Path(run_dir) / FOLDER
     paths = []
-    for direction in DIRECTIONS:
+    for direction in samples.directions():
         name = f"step-{step:07d}-{direction}"
         paths.append(folder / f"{name}.png")
         write_atomically(paths[-1], _encode(Image.fromarray(grid(samples, direction)), "PNG"))

@@ -24,7 +24,7 @@ from tensorflow import keras
 from cyclegan_tf.config import Config
 from cyclegan_tf.errors import UserError
 from cyclegan_tf.models.generator import build_generator
-from cyclegan_tf.models.networks import DIRECTIONS, Generators
+from cyclegan_tf.models.networks import DIRECTIONS, Generators, present
 from cyclegan_tf.reporting.files import write_atomically
 from cyclegan_tf.training.gathering import Histories
 from cyclegan_tf.training.run_directory import check_init_from
@@ -223,10 +223,10 @@ def best_step(folder: Path) -> int | None:
 def load_generators(
     run_dir: Path, config: Config, image_size: int | None = None, weights: str | None = None
 ) -> Generators:
-    """Both generators of a run's newest checkpoint; see ``load_generator``."""
-    return Generators(
-        *(load_generator(run_dir, config, name, image_size, weights) for name in DIRECTIONS)
-    )
+    """The generators of a run's newest checkpoint; see ``load_generator``."""
+    names = ("ab",) if config.one_sided() else DIRECTIONS
+    found = {name: load_generator(run_dir, config, name, image_size, weights) for name in names}
+    return Generators(found["ab"], found.get("ba"))
 
 
 def load_generator(
@@ -265,7 +265,7 @@ def load_generator(
 def saved_directions(run_dir: Path, config: Config) -> tuple[str, ...]:
     """The directions whose generators a run's newest checkpoint holds; none without a checkpoint.
 
-    A training saves both; a run that was imported may have one.
+    A training saves both, or only A to B if it is one-sided; a run that was imported may have one.
 
     Raises:
         UserError: if all checkpoints are damaged.
@@ -308,10 +308,10 @@ def start_from(state: TrainingState, config: Config) -> None:
     other_dir = Path(config.run.init_from)
     other = check_init_from(config)
     found = _newest(other_dir)
-    _load_models(found, state.networks._asdict())
+    _load_models(found, present(state.networks))
     if state.averages:
         kind = "average" if other.run.average else "generator"
-        _load_models(found, {f"{kind}_{n}": m for n, m in state.averages._asdict().items()})
+        _load_models(found, {f"{kind}_{n}": m for n, m in present(state.averages).items()})
 
 
 def warn(text: str) -> None:
@@ -390,7 +390,7 @@ def _load_models(found: Found, models: dict[str, tf.keras.Model]) -> None:
 
 def _tracked(state: TrainingState, histories: Histories | None) -> dict[str, object]:
     tracked = {
-        **state.networks._asdict(),
+        **present(state.networks),
         "generator_optimizer": state.generator_optimizer,
         "discriminator_optimizer": state.discriminator_optimizer,
         "histories_a": histories.a if histories else state.histories_a,
@@ -399,9 +399,11 @@ def _tracked(state: TrainingState, histories: Histories | None) -> dict[str, obj
     }
     if state.rate_factor is not None:
         tracked["rate_factor"] = state.rate_factor
+    if state.projector is not None:
+        tracked["projector"] = state.projector
     if state.averages:
         tracked.update(
-            {f"average_{name}": model for name, model in state.averages._asdict().items()}
+            {f"average_{name}": model for name, model in present(state.averages).items()}
         )
     return tracked
 

@@ -41,6 +41,10 @@ def expected_seconds_per_step(config: Config, precision: str, replicas: int = 1)
     identity = 1.0 if config.losses.lambda_identity else 0.0
     identity /= config.losses.identity_every
     own = 3 if config.losses.gradient_penalty else 2
+    if config.one_sided():  # one generator; a half of its forward pass goes for the features
+        passes = 1 + (1 if config.contrast.identity else 0)
+        generators = generator * _WITH_GRADIENT * passes * 1.5
+        return generators + discriminator * (_TO_INPUT + _WITH_GRADIENT * own)
     return 2 * (
         generator * _WITH_GRADIENT * (1 + cycle + identity)
         + discriminator * (_TO_INPUT + _WITH_GRADIENT * own)

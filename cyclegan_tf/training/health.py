@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from cyclegan_tf.config import Config
 from cyclegan_tf.data.shards import Shards
-from cyclegan_tf.models.networks import Networks
+from cyclegan_tf.models.networks import present
 from cyclegan_tf.reporting.metrics import HEALTH_MEASURE
 from cyclegan_tf.training.sampler import fixed_pictures
 from cyclegan_tf.training.state import TrainingState
@@ -69,7 +69,7 @@ class HealthMonitor:
     def __init__(self, config: Config, state: TrainingState, shards: Shards) -> None:
         self.config, self.state, self.shards = config, state, shards
         # Made once, so that they are traced once.
-        self.networks = Networks(*map(_in_graph, state.networks))
+        self.networks = {name: _in_graph(model) for name, model in present(state.networks).items()}
 
     @cached_property
     def reals(self) -> tuple[np.ndarray, np.ndarray]:
@@ -89,14 +89,19 @@ class HealthMonitor:
         (not for the Wasserstein loss, which has no boundary). ``gradient_*``: the root of the mean
         squared gradient norm over the last steps, from Adam's second moments.
         """
-        networks, (real_a, real_b) = self.networks, self.reals
-        fake_b = _in_batches(networks.generator_ab, real_a)
-        fake_a = _in_batches(networks.generator_ba, real_b)
+        reals = dict(zip("ab", self.reals))
+        measures = {}
+        for source, target in ("ab", "ba"):
+            direction = source + target
+            generator = self.networks.get(f"generator_{direction}")
+            if generator is None:  # of a one-sided training
+                continue
+            fake = _in_batches(generator, reals[source])
+            measures |= _picture_measures(direction, reals[source], fake, reals[target])
+            discriminator = self.networks[f"discriminator_{target}"]
+            measures |= self._decisions(target, discriminator, reals[target], fake)
         return {
-            **_picture_measures("ab", real_a, fake_b, real_b),
-            **_picture_measures("ba", real_b, fake_a, real_a),
-            **self._decisions("a", networks.discriminator_a, real_a, fake_a),
-            **self._decisions("b", networks.discriminator_b, real_b, fake_b),
+            **measures,
             "gradient_generators": self._gradient(self.state.generator_optimizer),
             "gradient_discriminators": self._gradient(self.state.discriminator_optimizer),
         }

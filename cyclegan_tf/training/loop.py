@@ -26,13 +26,13 @@ from cyclegan_tf.reporting.metrics import MetricsLog, read_metrics
 from cyclegan_tf.reporting.progress import Progress
 from cyclegan_tf.reporting.report import write_report
 from cyclegan_tf.training.checkpoints import Checkpoints, start_from, warn
+from cyclegan_tf.training.contrastive import make_step
 from cyclegan_tf.training.distillation import keep_teacher, load_teacher
 from cyclegan_tf.training.examiner import Examiner, newest_is_best
 from cyclegan_tf.training.gathering import Histories
 from cyclegan_tf.training.sampler import Sampler
 from cyclegan_tf.training.schedule import learning_rate, steps_per_epoch, total_steps
 from cyclegan_tf.training.state import TrainingState
-from cyclegan_tf.training.step import TrainingStep
 
 _LEAST_RATE = 1 / 32  # of the learning rate: after so many roll-backs, another one is vain.
 _SECONDS_PER_CALL = 1.0  # so that Ctrl-C never waits long, and the progress bar moves
@@ -76,7 +76,7 @@ class Training:
         self.state = TrainingState(config, strategy, precision)
         with strategy.scope(), precision_scope(precision):
             self.teacher = load_teacher(config, run_dir)
-        self.step = TrainingStep(config, self.state, strategy, self.total, self.teacher)
+        self.step = make_step(config, self.state, strategy, self.total, self.teacher)
         self.checkpoints = Checkpoints(
             self.state,
             run_dir,

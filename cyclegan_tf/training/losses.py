@@ -60,3 +60,18 @@ def gradient_penalty(
     # The small term keeps the square root's own gradient finite where the slope is exactly zero.
     norm = tf.sqrt(tf.reduce_sum(tf.square(slope), axis=[1, 2, 3]) + 1e-12)
     return tf.reduce_mean(tf.square(norm - 1.0))
+
+
+def patch_contrast(queries: tf.Tensor, keys: tf.Tensor, temperature: float) -> tf.Tensor:
+    """How badly each query tells its own key from those of the picture's other patches.
+
+    The cross-entropy of Park et al. 2020, equation 3.
+
+    Args:
+        queries: float32 [batch, patches, n] of length 1, of the translated picture.
+        keys: the same of the source picture, at the same places; they get no gradient.
+        temperature: what the similarities are divided by.
+    """
+    similarities = tf.matmul(queries, tf.stop_gradient(keys), transpose_b=True) / temperature
+    own = tf.linalg.diag_part(similarities)
+    return tf.reduce_mean(tf.reduce_logsumexp(similarities, axis=2) - own)

@@ -17,7 +17,7 @@ PICTURES = 6
 
 
 class Sampler:
-    """Translates the first few test pictures of both domains there and back.
+    """Translates the first few test pictures of both domains there and back, or one-sided, A to B.
 
     Args:
         shards: the data set; without a test split, training pictures are shown.
@@ -34,23 +34,20 @@ class Sampler:
     def save(self, run_dir: Path, step: int, log: MetricsLog) -> None:
         """Writes the pictures of ``step`` to run_dir/samples and to TensorBoard."""
         pictures = self._translate(tf.constant(self.real_a), tf.constant(self.real_b))
-        samples = Samples(*(to_pixels(batch).numpy() for batch in pictures))
+        samples = Samples(**{name: to_pixels(batch).numpy() for name, batch in pictures.items()})
         save_samples(run_dir, step, samples)
-        for direction in ("ab", "ba"):
+        for direction in samples.directions():
             log.images(step, f"samples/{direction}", grid(samples, direction))
 
     @tf.function(autograph=False, reduce_retracing=True)
-    def _translate(self, real_a: tf.Tensor, real_b: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def _translate(self, real_a: tf.Tensor, real_b: tf.Tensor) -> dict[str, tf.Tensor]:
         ab, ba = self.generators
-        fake_b, fake_a = ab(real_a, training=False), ba(real_b, training=False)
-        return (
-            real_a,
-            fake_b,
-            ba(fake_b, training=False),
-            real_b,
-            fake_a,
-            ab(fake_a, training=False),
-        )
+        pictures = {"real_a": real_a, "real_b": real_b, "fake_b": ab(real_a, training=False)}
+        if ba is not None:
+            pictures["fake_a"] = ba(real_b, training=False)
+            pictures["cycled_a"] = ba(pictures["fake_b"], training=False)
+            pictures["cycled_b"] = ab(pictures["fake_a"], training=False)
+        return pictures
 
 
 def fixed_pictures(

@@ -6,7 +6,8 @@ import tensorflow as tf
 
 from cyclegan_tf.config import Config
 from cyclegan_tf.models.layers import precision_scope, trainable_variables, winograd_scope
-from cyclegan_tf.models.networks import Generators, build_generators, build_networks
+from cyclegan_tf.models.networks import Generators, build_generators, build_networks, present
+from cyclegan_tf.models.projector import build_projector
 from cyclegan_tf.training.devices import resolve_winograd
 from cyclegan_tf.training.history import ImageHistory
 from cyclegan_tf.training.optimizer import Adam
@@ -28,6 +29,9 @@ class TrainingState(tf.Module):
         with strategy.scope(), precision_scope(precision), by_winograd:
             self.networks = build_networks(config, size)
             self.generators = Generators(*self.networks[:2])
+            self.projector = (
+                build_projector(config, self.networks.generator_ab) if config.one_sided() else None
+            )
             self.averages = build_generators(config, size) if config.run.average else None
             self.generator_optimizer = Adam(config.optimizer, self.generator_variables())
             self.discriminator_optimizer = Adam(config.optimizer, self.discriminator_variables())
@@ -59,16 +63,22 @@ class TrainingState(tf.Module):
         return int(self.step.read_value())
 
     def generator_variables(self) -> list[tf.Variable]:
-        """The trained weights of both generators, A to B first."""
-        return [weight for model in self.networks[:2] for weight in trainable_variables(model)]
+        """The trained weights of the generators, A to B first, and of the projector, if any."""
+        models = [*present(self.generators).values(), *filter(None, [self.projector])]
+        return [weight for model in models for weight in trainable_variables(model)]
 
     def discriminator_variables(self) -> list[tf.Variable]:
-        """The trained weights of both discriminators, A's first."""
-        return [weight for model in self.networks[2:] for weight in trainable_variables(model)]
+        """The trained weights of the discriminators, A's first."""
+        models = filter(None, self.networks[2:])
+        return [weight for model in models for weight in trainable_variables(model)]
 
     def average_variables(self) -> list[tf.Variable]:
-        """The averages of ``generator_variables``, in the same order; empty without averaging."""
-        return [weight for model in self.averages or () for weight in trainable_variables(model)]
+        """The averages of ``generator_variables``, in the same order; empty without averaging.
+
+        The projector, whose weights come last there, has none.
+        """
+        models = present(self.averages).values() if self.averages else ()
+        return [weight for model in models for weight in trainable_variables(model)]
 
     def shown_generators(self) -> Generators:
         """The generators to look at and to export: the averages where there are any."""

@@ -18,7 +18,8 @@ from cyclegan_tf.training.state import TrainingState, replica_number
 Metrics = dict  # name → float32 scalar
 
 # One number per random choice of a step, so that no two share a seed.
-_SEED_HISTORY_A, _SEED_HISTORY_B, _SEED_PENALTY_A, _SEED_PENALTY_B = range(4)
+_SEED_HISTORY_A, SEED_HISTORY_B = range(2)
+_SEED_PENALTY = {"a": 2, "b": 3}
 _SEED_AUGMENT = 1 << 30  # of the first of four augmentations; far from the others' numbers
 
 
@@ -222,23 +223,23 @@ class TrainingStep:
         """The gradients of both discriminators' weights, learnt from the history, and the terms."""
         history_a, history_b = self.state.replica_histories()
         seen_a = history_a.query(fake_a, self._seed(_SEED_HISTORY_A))
-        seen_b = history_b.query(fake_b, self._seed(_SEED_HISTORY_B))
-        return self._judge((real_a, real_b), (seen_a, seen_b), (fake_a, fake_b), share)
+        seen_b = history_b.query(fake_b, self._seed(SEED_HISTORY_B))
+        return self._judge({"a": (real_a, seen_a, fake_a), "b": (real_b, seen_b, fake_b)}, share)
 
-    def _judge(self, real, seen, fake, share: float) -> tuple[list[tf.Tensor], Metrics]:
-        """The same from pairs (A, B): real ones, those from the history, and the newest ones."""
-        networks, variables = self.state.networks, self.state.discriminator_variables()
+    def _judge(
+        self, shown: dict[str, tuple[tf.Tensor, tf.Tensor, tf.Tensor]], share: float
+    ) -> tuple[list[tf.Tensor], Metrics]:
+        """The same from each domain's real, remembered and newest generated pictures."""
+        variables, loss, metrics = self.state.discriminator_variables(), 0.0, {}
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
-            loss_a, metrics_a = self._discriminator_loss(
-                networks.discriminator_a, real[0], seen[0], fake[0], _SEED_PENALTY_A
-            )
-            loss_b, metrics_b = self._discriminator_loss(
-                networks.discriminator_b, real[1], seen[1], fake[1], _SEED_PENALTY_B
-            )
-            loss = share * (loss_a + loss_b)
-        metrics = {f"{name}_a": value for name, value in metrics_a.items()}
-        metrics.update({f"{name}_b": value for name, value in metrics_b.items()})
+            for domain, pictures in shown.items():
+                discriminator = getattr(self.state.networks, f"discriminator_{domain}")
+                domain_loss, terms = self._discriminator_loss(
+                    discriminator, *pictures, _SEED_PENALTY[domain]
+                )
+                loss += share * domain_loss
+                metrics.update({f"{name}_{domain}": value for name, value in terms.items()})
         return tape.gradient(loss, variables), metrics
 
     def _augmented(self, images: tf.Tensor, number: int) -> tf.Tensor:

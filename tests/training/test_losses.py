@@ -15,6 +15,7 @@ from cyclegan_tf.training.losses import (
     discriminator_loss,
     generator_loss,
     gradient_penalty,
+    patch_contrast,
 )
 
 SEED = tf.constant([1, 2], tf.int64)
@@ -163,3 +164,26 @@ def test_gradient_penaltys_gradient_is_the_slope_of_the_penalty(affine, tiny_con
 
     up, down = moved(1e-3), moved(-2e-3)
     assert (up - down) / 2e-3 == pytest.approx(float(length), rel=0.02)
+
+
+def test_patch_contrast_is_torchs_cross_entropy():
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    queries, keys = (
+        points / np.linalg.norm(points, axis=2, keepdims=True)
+        for points in rng.normal(size=(2, 3, 5, 7)).astype(np.float32)
+    )
+    similarities = torch.from_numpy(queries) @ torch.from_numpy(keys).transpose(1, 2) / 0.07
+    right = torch.nn.functional.cross_entropy(
+        similarities.reshape(15, 5), torch.arange(5).repeat(3)
+    )
+    found = patch_contrast(tf.constant(queries), tf.constant(keys), 0.07)
+    assert float(found) == pytest.approx(float(right), rel=1e-5)
+
+
+def test_patch_contrast_gives_the_keys_no_gradient():
+    points = tf.math.l2_normalize(tf.random.stateless_normal([1, 4, 6], SEED), axis=2)
+    with tf.GradientTape() as tape:
+        tape.watch(points)
+        loss = patch_contrast(tf.constant(points.numpy()), points, 0.5)
+    assert tape.gradient(loss, points) is None

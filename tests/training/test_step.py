@@ -12,6 +12,7 @@ from cyclegan_tf.training.history import ImageHistory
 GAN_METRICS = {
     "generator_ab", "generator_ba", "cycle_a", "cycle_b", "discriminator_a", "discriminator_b"
 }  # fmt: skip
+CONTRAST_METRICS = {"generator_ab", "contrast_a", "contrast_b", "discriminator_b"}
 IDENTITY_METRICS = {"identity_a", "identity_b"}
 PENALTY_METRICS = {"penalty_a", "penalty_b"}
 
@@ -216,13 +217,15 @@ def test_every_preset_trains(preset, tiny_config, new_training, pairs, pictures,
     config = tiny_config(preset)
     assert config.run.batch_size in (1, 5)
     step = new_training(config)
-    before = weights_by_layer(step.state.networks)
+    models = [model for model in (*step.state.networks, step.state.projector) if model]
+    before = weights_by_layer(models)
     metrics = step.run(pairs(step, pictures(10), pictures(10, seed=1)), tf.constant(1))
     identity = IDENTITY_METRICS if config.losses.lambda_identity else set()
     penalty = PENALTY_METRICS if config.losses.gradient_penalty else set()
-    assert set(metrics) == GAN_METRICS | identity | penalty
+    own = CONTRAST_METRICS if config.one_sided() else GAN_METRICS
+    assert set(metrics) == own | identity | penalty
     assert np.isfinite([float(value) for value in metrics.values()]).all()
-    for name, kernel in weights_by_layer(step.state.networks).items():
+    for name, kernel in weights_by_layer(models).items():
         assert np.isfinite(kernel).all(), name
         # The single ReLU of a tiny squeeze may rest.
         assert (kernel != before[name]).any() or "_se_" in name, name

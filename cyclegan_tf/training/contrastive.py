@@ -1,0 +1,120 @@
+"""The one-sided training step: A to B alone, patch-wise contrast instead of cycle consistency.
+
+Park et al. 2020, "Contrastive Learning for Unpaired Image-to-Image Translation" (CUT): a patch of
+the translated picture should be told, by the generator's own encoder, from all but the patch of the
+source picture at the same place.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+from tensorflow import keras
+
+from cyclegan_tf.config import Config
+from cyclegan_tf.models.projector import encoder_layers
+from cyclegan_tf.training import losses
+from cyclegan_tf.training.distillation import Teacher
+from cyclegan_tf.training.state import TrainingState
+from cyclegan_tf.training.step import SEED_HISTORY_B, Metrics, TrainingStep
+
+_SEED_PLACES = 1 << 29  # of the first of the choices of patches; far from the others' numbers
+_APART = 1 << 16
+
+
+def make_step(
+    config: Config,
+    state: TrainingState,
+    strategy: tf.distribute.Strategy,
+    total_steps: int,
+    teacher: Teacher | None = None,
+) -> TrainingStep:
+    """The step that the settings ask for; arguments as those of ``TrainingStep``."""
+    if config.one_sided():
+        return ContrastiveStep(config, state, strategy, total_steps)
+    return TrainingStep(config, state, strategy, total_steps, teacher)
+
+
+class ContrastiveStep(TrainingStep):
+    """One update of the generator A to B, of its projector and of B's discriminator."""
+
+    def __init__(
+        self,
+        config: Config,
+        state: TrainingState,
+        strategy: tf.distribute.Strategy,
+        total_steps: int,
+    ) -> None:
+        super().__init__(config, state, strategy, total_steps)
+        generator = state.generators.ab
+        layers = encoder_layers(generator)
+        self._encoder = keras.Model(generator.input, layers)
+        self._translator = keras.Model(generator.input, [*layers, generator.output])
+
+    def metric_names(self) -> list[str]:
+        """The names of the loss terms, in the order of ``nonfinite.terms``."""
+        names = ["generator_ab", "contrast_a", "discriminator_b"]
+        names += ["contrast_b"] if self.config.contrast.identity else []
+        return names + (["penalty_b"] if self.config.losses.gradient_penalty else [])
+
+    def generator_gradients(
+        self, real_a: tf.Tensor, real_b: tf.Tensor, share: float
+    ) -> tuple[list[tf.Tensor], None, tf.Tensor, Metrics]:
+        """As ``TrainingStep.generator_gradients``; no A is generated.
+
+        The gradients are those of the generator's weights and then of the projector's.
+        """
+        settings, discriminator = self.config.contrast, self.state.networks.discriminator_b
+        variables, count = self.state.generator_variables(), real_a.shape[0]
+        real = tf.concat([real_a, real_b], axis=0) if settings.identity else real_a
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(variables)
+            *features, made = self._translator(real, training=True)
+            sources = [real, *features]
+            results = [made, *self._encoder(made, training=True)]
+            fake_b = made[:count]
+            decision = discriminator(self._augmented(fake_b, 1), training=True)
+            metrics = {"generator_ab": losses.generator_loss(self.config.losses.gan_loss, decision)}
+            loss = metrics["generator_ab"]
+            for number, (domain, weight) in enumerate((("a", 1.0), ("b", settings.identity))):
+                if weight:
+                    own = slice(number * count, (number + 1) * count)
+                    contrast = self._contrast(
+                        [each[own] for each in sources], [each[own] for each in results], number
+                    )
+                    metrics[f"contrast_{domain}"] = contrast
+                    loss += settings.weight * weight * contrast
+            loss *= share
+        return tape.gradient(loss, variables), None, fake_b, metrics
+
+    def discriminator_gradients(
+        self,
+        real_a: tf.Tensor,
+        real_b: tf.Tensor,
+        fake_a: None,
+        fake_b: tf.Tensor,
+        share: float,
+    ) -> tuple[list[tf.Tensor], Metrics]:
+        """The gradient of the weights of B's discriminator, learnt from the history, and terms."""
+        _, history = self.state.replica_histories()
+        seen = history.query(fake_b, self._seed(SEED_HISTORY_B))
+        return self._judge({"b": (real_b, seen, fake_b)}, share)
+
+    def _contrast(
+        self, sources: list[tf.Tensor], results: list[tf.Tensor], number: int
+    ) -> tf.Tensor:
+        """The mean over layers of the patch-contrastive loss of the results' features."""
+        keys, queries = [], []
+        for layer, (source, result) in enumerate(zip(sources, results)):
+            batch, height, width, channels = source.shape
+            seed = self._seed(_SEED_PLACES + (len(sources) * number + layer) * _APART)
+            chances = tf.random.stateless_uniform([height * width], seed)
+            patches = min(self.config.contrast.patches, height * width)
+            places = tf.math.top_k(chances, patches, sorted=False).indices
+            for picked, features in ((keys, source), (queries, result)):
+                flat = tf.reshape(features, [batch, height * width, channels])
+                picked.append(tf.gather(flat, places, axis=1))
+        project, temperature = self.state.projector, self.config.contrast.temperature
+        compared = zip(project(queries, training=True), project(keys, training=True))
+        return tf.add_n(
+            [losses.patch_contrast(query, key, temperature) for query, key in compared]
+        ) / len(sources)
