@@ -40,7 +40,8 @@ def main(argv: list[str] | None = None) -> int:
             f"--against {arguments.against}: must be {' or '.join(_AGAINST)}, with --what step"
         )
     config = config_from_flags(arguments)
-    start_tensorflow(training=arguments.what in ("step", "memory"))
+    steps = arguments.what in ("step", "memory")
+    start_tensorflow(two_sided=steps and not config.one_sided())
     extra = {"against": arguments.against} if arguments.against else {}
     table = measurement(arguments.what)(config, arguments.rounds, **extra)
     print(table.text())
