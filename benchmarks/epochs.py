@@ -22,7 +22,7 @@ def main() -> None:
     arguments = parser.parse_args()
     from cyclegan_tf.environment import start_tensorflow
 
-    start_tensorflow(two_sided=True)
+    start_tensorflow(in_halves=True)
     from cyclegan_tf.config import DataConfig
     from cyclegan_tf.data.pipeline import training_pairs
     from cyclegan_tf.data.sources import open_data

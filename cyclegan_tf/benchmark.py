@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
         )
     config = config_from_flags(arguments)
     steps = arguments.what in ("step", "memory")
-    start_tensorflow(two_sided=steps and not config.one_sided())
+    start_tensorflow(in_halves=steps and config.has_halves())
     extra = {"against": arguments.against} if arguments.against else {}
     table = measurement(arguments.what)(config, arguments.rounds, **extra)
     print(table.text())

@@ -495,6 +495,10 @@ class Config:
         """Whether only A to B is trained."""
         return self.contrast.weight > 0.0
 
+    def has_halves(self) -> bool:
+        """Whether a step does much the same twice, independently: for two directions or domains."""
+        return not self.one_sided() or self.contrast.identity > 0.0
+
     def generator_blocks(self) -> int:
         """The number of residual blocks, with the paper's rule for 0 (appendix 7.2)."""
         return self.generator.blocks or (6 if self.data.image_size <= 128 else 9)

@@ -22,27 +22,28 @@ for line in sys.stdin.buffer:
 """
 
 
-def start_tensorflow(two_sided: bool = False) -> None:
+def start_tensorflow(in_halves: bool = False) -> None:
     """Imports TensorFlow after ``prepare_environment``, without the lines it logs meanwhile."""
-    prepare_environment(two_sided)
+    prepare_environment(in_halves)
     if "tensorflow" not in sys.modules and os.environ[_LOG_LEVEL] != "0":
         with _filtered_stderr(_WITHOUT_START_UP_LINES):
             importlib.import_module("tensorflow")
 
 
-def prepare_environment(two_sided: bool = False) -> None:
+def prepare_environment(in_halves: bool = False) -> None:
     """Sets TensorFlow's environment variables, unless the user has set them.
 
     oneDNN's convolutions are on by default only on CPUs with AVX-512 VNNI; on others they make the
     training step faster too (docs/performance.md). TensorFlow's own start-up lines are left out.
 
     Args:
-        two_sided: whether a training step of both directions will run. They are independent, so
-            each gets half of the cores: that costs less than sharing out every small operation.
+        in_halves: whether a training step of two independent halves will run, usually the two
+            directions. Each gets half of the cores: that costs less than sharing out every small
+            operation.
     """
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     os.environ.setdefault(_LOG_LEVEL, "3")
-    if two_sided:
+    if in_halves:
         os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(max(1, _cores() // 2)))
 
 

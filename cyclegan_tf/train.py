@@ -72,7 +72,7 @@ def _terminable() -> Iterator[None]:
 
 def _pick(config: Config, given: dict[str, object]) -> Config:
     """The preset `auto` for the pictures and the machine; what was given as a flag stands."""
-    start_tensorflow(two_sided=True)
+    start_tensorflow(in_halves=True)
     from cyclegan_tf.automatic import Machine, choose_for
     from cyclegan_tf.data.sources import open_data
 
@@ -96,7 +96,7 @@ def train(config: Config, run_dir: Path, export_dir: Path) -> int:
     """
     from cyclegan_tf.training.run_directory import check_writable, claimed
 
-    prepare_environment(two_sided=not config.one_sided())
+    prepare_environment(in_halves=config.has_halves())
     if not Cluster.from_environment().is_chief:
         return _train_as_worker(config, run_dir)
     check_writable(export_dir, "--export-dir")

@@ -28,7 +28,7 @@ def ours() -> list[str | None]:
 @pytest.mark.parametrize(("cores", "threads"), [(1, "1"), (2, "1"), (3, "1"), (8, "4")])
 def test_each_direction_of_a_training_gets_half_of_the_cores(cores, threads, monkeypatch):
     monkeypatch.setattr(environment, "_cores", lambda: cores)
-    environment.prepare_environment(two_sided=True)
+    environment.prepare_environment(in_halves=True)
     assert ours() == ["1", "3", threads]
 
 
@@ -40,7 +40,7 @@ def test_other_commands_leave_the_threads_to_tensorflow():
 def test_what_the_user_has_set_stays(monkeypatch):
     for name in NAMES:
         monkeypatch.setenv(name, "7")
-    environment.prepare_environment(two_sided=True)
+    environment.prepare_environment(in_halves=True)
     assert ours() == ["7", "7", "7"]
 
 

@@ -17,8 +17,8 @@ from cyclegan_tf.training.distillation import Teacher
 from cyclegan_tf.training.state import TrainingState
 from cyclegan_tf.training.step import SEED_HISTORY_B, Metrics, TrainingStep
 
-_SEED_PLACES = 1 << 29  # of the first of the choices of patches; far from the others' numbers
-_APART = 1 << 16
+_SEED_PLACES = {"a": 1 << 28, "b": 1 << 29}  # of the first layer; far from the others' numbers
+_APART = 1 << 16  # between layers
 
 
 def make_step(
@@ -63,26 +63,23 @@ class ContrastiveStep(TrainingStep):
 
         The gradients are those of the generator's weights and then of the projector's.
         """
-        settings, discriminator = self.config.contrast, self.state.networks.discriminator_b
-        variables, count = self.state.generator_variables(), real_a.shape[0]
-        real = tf.concat([real_a, real_b], axis=0) if settings.identity else real_a
+        settings, variables = self.config.contrast, self.state.generator_variables()
+        metrics, loss, made = {}, 0.0, {}
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
-            *features, made = self._translator(real, training=True)
-            sources = [real, *features]
-            results = [made, *self._encoder(made, training=True)]
-            fake_b = made[:count]
-            decision = discriminator(self._augmented(fake_b, 1), training=True)
-            metrics = {"generator_ab": losses.generator_loss(self.config.losses.gan_loss, decision)}
-            loss = metrics["generator_ab"]
-            for number, (domain, weight) in enumerate((("a", 1.0), ("b", settings.identity))):
+            # Not one batch of both: they are independent, so each has a half of the cores.
+            for domain, real, weight in (("a", real_a, 1.0), ("b", real_b, settings.identity)):
                 if weight:
-                    own = slice(number * count, (number + 1) * count)
-                    contrast = self._contrast(
-                        [each[own] for each in sources], [each[own] for each in results], number
-                    )
+                    *features, made[domain] = self._translator(real, training=True)
+                    results = [made[domain], *self._encoder(made[domain], training=True)]
+                    contrast = self._contrast([real, *features], results, domain)
                     metrics[f"contrast_{domain}"] = contrast
                     loss += settings.weight * weight * contrast
+            fake_b = made["a"]
+            seen = self._augmented(fake_b, 1)
+            decision = self.state.networks.discriminator_b(seen, training=True)
+            metrics["generator_ab"] = losses.generator_loss(self.config.losses.gan_loss, decision)
+            loss += metrics["generator_ab"]
             loss *= share
         return tape.gradient(loss, variables), None, fake_b, metrics
 
@@ -100,13 +97,13 @@ class ContrastiveStep(TrainingStep):
         return self._judge({"b": (real_b, seen, fake_b)}, share)
 
     def _contrast(
-        self, sources: list[tf.Tensor], results: list[tf.Tensor], number: int
+        self, sources: list[tf.Tensor], results: list[tf.Tensor], domain: str
     ) -> tf.Tensor:
         """The mean over layers of the patch-contrastive loss of the results' features."""
         keys, queries = [], []
         for layer, (source, result) in enumerate(zip(sources, results)):
             batch, height, width, channels = source.shape
-            seed = self._seed(_SEED_PLACES + (len(sources) * number + layer) * _APART)
+            seed = self._seed(_SEED_PLACES[domain] + layer * _APART)
             chances = tf.random.stateless_uniform([height * width], seed)
             patches = min(self.config.contrast.patches, height * width)
             places = tf.math.top_k(chances, patches, sorted=False).indices
