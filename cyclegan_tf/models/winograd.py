@@ -17,7 +17,7 @@ import tensorflow as tf
 _G = np.array([[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]], np.float32)
 _FEWEST_CHANNELS = 64
 _FEWEST_PIXELS = 32 * 32
-_MOST_NUMBERS = 1 << 24  # of maps that are convolved at once
+_MOST_NUMBERS = 1 << 22  # of maps that are convolved at once
 _ROWS, _COLUMNS = 1, 2  # axes of a picture
 
 

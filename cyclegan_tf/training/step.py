@@ -114,6 +114,8 @@ class TrainingStep:
         generator_gradients, fake_a, fake_b, metrics = self.generator_gradients(
             real_a, real_b, share
         )
+        if self.config.run.recompute:  # so that both updates' memory is not needed at once
+            fake_a, fake_b = _after(generator_gradients, fake_a, fake_b)
         discriminator_gradients, discriminator_metrics = self.discriminator_gradients(
             real_a, real_b, fake_a, fake_b, share
         )
@@ -152,6 +154,9 @@ class TrainingStep:
         """
         networks, weights = self.state.networks, self.config.losses
         variables = self.state.generator_variables()
+        if self._identity_goes_first():
+            first, identity_metrics = self._identity_gradients(real_a, real_b, share)
+            real_a, real_b = _after(first, real_a, real_b)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
             fake_b, same_b = self._translate_and_keep(self._generator_ab, real_a, real_b)
@@ -169,13 +174,10 @@ class TrainingStep:
                 metrics["cycle_a"] = losses.absolute_difference(cycled_a, real_a)
                 metrics["cycle_b"] = losses.absolute_difference(cycled_b, real_b)
                 loss += weights.lambda_cycle * (metrics["cycle_a"] + metrics["cycle_b"])
-            if weights.lambda_identity:
+            if weights.lambda_identity and not self._identity_goes_first():
                 metrics["identity_a"] = losses.absolute_difference(same_a, real_a)
                 metrics["identity_b"] = losses.absolute_difference(same_b, real_b)
-                weight = identity_weight(
-                    self.config, self.state.step.read_value(), self.total_steps
-                )
-                loss += weight * (metrics["identity_a"] + metrics["identity_b"])
+                loss += self._identity_weight() * (metrics["identity_a"] + metrics["identity_b"])
             if self.imitation:
                 terms = self.imitation.terms(
                     {"ab": real_a, "ba": real_b}, {"ab": fake_b, "ba": fake_a}
@@ -183,19 +185,53 @@ class TrainingStep:
                 metrics.update(terms)
                 loss += self.imitation.loss(terms)
             loss *= share
-        return tape.gradient(loss, variables), fake_a, fake_b, metrics
+        gradients = tape.gradient(loss, variables)
+        if self._identity_goes_first():
+            gradients = [one + other for one, other in zip(first, gradients)]
+            metrics.update(identity_metrics)
+        return gradients, fake_a, fake_b, metrics
+
+    def _identity_goes_first(self) -> bool:
+        """Whether the identity loss has passes and gradients of its own, before all others.
+
+        What it keeps for its backward pass is then not kept beside what the others keep.
+        """
+        return self.config.run.recompute and self.config.losses.lambda_identity > 0.0
+
+    def _identity_gradients(
+        self, real_a: tf.Tensor, real_b: tf.Tensor, share: float
+    ) -> tuple[list[tf.Tensor], Metrics]:
+        """The gradients of the identity loss alone, and its terms."""
+        variables, weight = self.state.generator_variables(), self._identity_weight()
+
+        def taken() -> list[tf.Tensor]:
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(variables)
+                of_a = losses.absolute_difference(self._generator_ba(real_a, training=True), real_a)
+                of_b = losses.absolute_difference(self._generator_ab(real_b, training=True), real_b)
+                loss = share * weight * (of_a + of_b)
+            return [*tape.gradient(loss, variables), of_a, of_b]
+
+        def left_out() -> list[tf.Tensor]:
+            return [*map(tf.zeros_like, variables), tf.constant(0.0), tf.constant(0.0)]
+
+        skips = self._skips_identity()
+        *gradients, of_a, of_b = tf.cond(weight > 0.0, taken, left_out) if skips else taken()
+        return gradients, {"identity_a": of_a, "identity_b": of_b}
+
+    def _identity_weight(self) -> tf.Tensor:
+        return identity_weight(self.config, self.state.step.read_value(), self.total_steps)
 
     def _translate_and_keep(
         self, generator, source: tf.Tensor, target: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor | None]:
         """The translated source and, for the identity loss, the target put through as it is."""
-        if not self.config.losses.lambda_identity:
+        if not self.config.losses.lambda_identity or self._identity_goes_first():
             return generator(source, training=True), None
         if not self._skips_identity():
             return self._both(generator, source, target)
-        weight = identity_weight(self.config, self.state.step.read_value(), self.total_steps)
         return tf.cond(
-            weight > 0.0,
+            self._identity_weight() > 0.0,
             lambda: self._both(generator, source, target),
             # An identity loss of zero, without its pass.
             lambda: (generator(source, training=True), target),
@@ -204,9 +240,8 @@ class TrainingStep:
     def _skips_identity(self) -> bool:
         return self.config.losses.identity_every > 1 or self.config.losses.identity_decay > 0.0
 
-    def _both(self, generator, source: tf.Tensor, target: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        if self.config.run.recompute:  # Half of the pictures at a time take half of the memory.
-            return generator(source, training=True), generator(target, training=True)
+    @staticmethod
+    def _both(generator, source: tf.Tensor, target: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         translated, kept = tf.split(
             generator(tf.concat([source, target], axis=0), training=True), 2
         )
@@ -347,6 +382,12 @@ class NonFinite(tf.Module):
         """Starts counting anew."""
         for variable in (self.total, self.in_row, self.longest, self.step):
             variable.assign(0)
+
+
+def _after(done: list[tf.Tensor], *tensors: tf.Tensor) -> list[tf.Tensor]:
+    """The tensors, for what must not start before all of ``done`` is there."""
+    with tf.control_dependencies(done):
+        return [tf.identity(tensor) for tensor in tensors]
 
 
 def _all_finite(tensors: list[tf.Tensor]) -> tf.Tensor:

@@ -161,6 +161,7 @@ def test_no_passes_for_losses_of_weight_0(
     [
         ("paper", {"generator_blocks": 5}),
         ("paper", {"generator_mask": True}),
+        ("paper", {"identity_every": 2}),
         ("demo", {}),
         ("selfie2anime-v1", {}),
     ],

@@ -63,8 +63,12 @@ def test_identity_decays_to_zero(tiny_config):
     assert weights == pytest.approx([5.0, 2.5, 0.0, 0.0])
 
 
-def test_steps_without_identity_have_no_identity_loss(tiny_config, new_training, pairs, pictures):
-    step, metrics = steps(tiny_config(identity_every=2), new_training, pairs, pictures, 4)
+@pytest.mark.parametrize("recompute", [False, True])
+def test_steps_without_identity_have_no_identity_loss(
+    recompute, tiny_config, new_training, pairs, pictures
+):
+    config = tiny_config(identity_every=2, recompute=recompute)
+    step, metrics = steps(config, new_training, pairs, pictures, 4)
     losses = [one["identity_a"] for one in metrics]
     assert [loss > 0 for loss in losses] == [True, False, True, False]
     assert step.run.experimental_get_tracing_count() == 1
