@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from tensorflow import keras
 
 from cyclegan_tf.config import STRIDE, Config, GeneratorConfig
 from cyclegan_tf.models import layers
+
+# The names of the last layers of its parts.
+DOWN_END = re.compile(r"down_\d+_relu")
+BLOCK_END = re.compile(r"block_\d+_(add|concatenate)")
 
 
 def build_generator(
@@ -52,6 +57,11 @@ def build_generator(
     if settings.mask:
         outputs = _masked(outputs, inputs, features, settings, initializers)
     return keras.Model(inputs, outputs, name=name)
+
+
+def outputs_of(generator: keras.Model, name: re.Pattern) -> list:
+    """What the layers of such a name return, in their order: symbolic tensors."""
+    return [layer.output for layer in generator.layers if name.fullmatch(layer.name)]
 
 
 def _masked(painted, inputs, features, settings: GeneratorConfig, initializers):

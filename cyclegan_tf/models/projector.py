@@ -5,17 +5,13 @@ Park et al. 2020, "Contrastive Learning for Unpaired Image-to-Image Translation"
 
 from __future__ import annotations
 
-import re
-
 from tensorflow import keras
 
 from cyclegan_tf.config import Config
-from cyclegan_tf.models.generator import normal_initializers
+from cyclegan_tf.models.generator import BLOCK_END, DOWN_END, normal_initializers, outputs_of
 
 _UNITS = 256
 _SEED = 1 << 20  # far from those of the networks
-_WAY_DOWN = re.compile(r"down_\d+_relu")
-_BLOCK_END = re.compile(r"block_\d+_(add|concatenate)")
 
 
 def encoder_layers(generator: keras.Model) -> list:
@@ -24,10 +20,9 @@ def encoder_layers(generator: keras.Model) -> list:
     As in the paper the ends of the way down's convolutions, and the first and the middle residual
     block.
     """
-    down = [layer.output for layer in generator.layers if _WAY_DOWN.fullmatch(layer.name)]
-    blocks = [layer.output for layer in generator.layers if _BLOCK_END.fullmatch(layer.name)]
+    blocks = outputs_of(generator, BLOCK_END)
     middle = blocks[len(blocks) // 2 : len(blocks) // 2 + 1] if len(blocks) > 1 else []
-    return [*down, blocks[0], *middle]
+    return [*outputs_of(generator, DOWN_END), blocks[0], *middle]
 
 
 def build_projector(config: Config, generator: keras.Model) -> keras.Model:

@@ -7,13 +7,12 @@ Each keeps only its input for the backward pass, and is run again when its gradi
 from __future__ import annotations
 
 import math
-import re
 
 import tensorflow as tf
 from tensorflow import keras
 
-_BLOCKS_START = re.compile(r"down_\d+_relu")
-_BLOCK_END = re.compile(r"block_\d+_(add|concatenate)")
+from cyclegan_tf.models.generator import BLOCK_END, DOWN_END, outputs_of
+
 _WITH_IMAGE = ("skip_add", "blend")  # the layers at the end that take the image, too
 
 
@@ -27,10 +26,10 @@ class Recomputed:
     """
 
     def __init__(self, generator: keras.Model) -> None:
-        ends = _outputs(generator, _BLOCK_END)
+        ends = outputs_of(generator, BLOCK_END)
         group = math.isqrt(len(ends))
         # The last group is the one that may be smaller.
-        cuts = [_outputs(generator, _BLOCKS_START)[-1], *ends[group - 1 : -1 : group], ends[-1]]
+        cuts = [outputs_of(generator, DOWN_END)[-1], *ends[group - 1 : -1 : group], ends[-1]]
         self._parts = [keras.Model(*pair) for pair in zip([generator.input, *cuts], cuts)]
         self._sees_image = any(layer.name in _WITH_IMAGE for layer in generator.layers)
         image = [generator.input] if self._sees_image else []
@@ -42,8 +41,3 @@ class Recomputed:
             x = tf.recompute_grad(lambda x, part=part: part(x, training=training))(x)
         way_up = tf.recompute_grad(lambda *inputs: self._way_up(list(inputs), training=training))
         return way_up(x, images) if self._sees_image else way_up(x)
-
-
-def _outputs(generator: keras.Model, name: re.Pattern) -> list:
-    """What the layers of such a name return, in their order."""
-    return [layer.output for layer in generator.layers if name.fullmatch(layer.name)]

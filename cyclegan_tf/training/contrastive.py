@@ -7,6 +7,8 @@ source picture at the same place.
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import tensorflow as tf
 from tensorflow import keras
 
@@ -37,18 +39,16 @@ def make_step(
 class ContrastiveStep(TrainingStep):
     """One update of the generator A to B, of its projector and of B's discriminator."""
 
-    def __init__(
-        self,
-        config: Config,
-        state: TrainingState,
-        strategy: tf.distribute.Strategy,
-        total_steps: int,
-    ) -> None:
-        super().__init__(config, state, strategy, total_steps)
-        generator = state.generators.ab
-        layers = encoder_layers(generator)
-        self._encoder = keras.Model(generator.input, layers)
-        self._translator = keras.Model(generator.input, [*layers, generator.output])
+    @cached_property
+    def _encoder(self) -> keras.Model:
+        generator = self.state.generators.ab
+        return keras.Model(generator.input, encoder_layers(generator))
+
+    @cached_property
+    def _translator(self) -> keras.Model:
+        """The encoder's features, and then the translation, in one pass."""
+        generator = self.state.generators.ab
+        return keras.Model(generator.input, [*encoder_layers(generator), generator.output])
 
     def metric_names(self) -> list[str]:
         """The names of the loss terms, in the order of ``nonfinite.terms``."""
