@@ -170,7 +170,8 @@ def test_samples_are_shown_latest_first_and_over_time(tmp_path, make_samples):
     assert page.count("img") == 2 * (latest + over_time)
     assert "real A translated to B reconstructed A" in page.text
     assert (
-        "A → B over time upper row translated, lower row reconstructed real 0 500 1k" in page.text
+        "A → B over time upper row translated to B, lower row reconstructed A real 0 500 1k"
+        in page.text
     )
 
 
