@@ -35,7 +35,8 @@ def pays(padded: tf.Tensor, kernel: tf.Tensor, strides: Sequence[int]) -> bool:
     return channels >= _FEWEST_CHANNELS and (height - 2) * (width - 2) >= _FEWEST_PIXELS
 
 
-def convolve(padded: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+@tf.custom_gradient
+def convolve(padded: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Callable]:
     """What ``tf.nn.conv2d(padded, kernel, 1, "VALID")`` gives, up to rounding.
 
     Args:
@@ -45,32 +46,63 @@ def convolve(padded: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     Returns:
         float32 [batch, h, w, filters].
     """
-    batch = padded.shape[0]
-    # Tiles are four times as large as the map, so of large maps there are few at a time.
-    count = max(1, batch * _MOST_NUMBERS // padded.shape.num_elements())
-    if count >= batch:
-        return _convolve(padded, kernel)
-    parts = [padded[first : first + count] for first in range(0, batch, count)]
-    return tf.concat([_convolve(part, kernel) for part in parts], axis=0)
+    (outputs,) = zip(*_in_parts(lambda part: [_outputs(part, kernel)], [padded]))
 
-
-@tf.custom_gradient
-def _convolve(padded: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Callable]:
-    products = tf.matmul(_tiles(padded), _kernel_tiles(kernel))
-    shape = [4, 4, -1, padded.shape[1] // 2 - 1, padded.shape[2] // 2 - 1, kernel.shape[3]]
-
-    def gradient(outputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        with tf.control_dependencies([outputs]):
+    def gradient(slopes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        with tf.control_dependencies([slopes]):
             again = tf.identity(padded)  # so that the tiles, four times the map, are not kept
-        slopes = _flat(_from_output(_from_output(outputs, _COLUMNS), _ROWS + 1))
-        of_kernel = tf.matmul(_tiles(again), slopes, transpose_a=True)
-        of_tiles = tf.matmul(slopes, _kernel_tiles(kernel), transpose_b=True)
-        of_tiles = tf.reshape(of_tiles, [*shape[:5], kernel.shape[2]])
-        of_kernel = tf.reshape(of_kernel, [4, 4, *kernel.shape[2:]])
-        of_padded = _overlap(_overlap(of_tiles, _ROWS + 1), _COLUMNS)
-        return of_padded, tf.einsum("ay,bx,abcf->yxcf", _G, _G, of_kernel)
+        of_padded, of_kernel = zip(
+            *_in_parts(lambda *part: _gradients(*part, kernel), [again, slopes])
+        )
+        return _joined(of_padded), tf.add_n(of_kernel)
 
-    return _to_output(_to_output(tf.reshape(products, shape), _ROWS + 1), _COLUMNS), gradient
+    return _joined(outputs), gradient
+
+
+def _in_parts(
+    function: Callable[..., list[tf.Tensor]], tensors: list[tf.Tensor]
+) -> list[list[tf.Tensor]]:
+    """What a function makes of parts of a batch, one after the other.
+
+    Tiles are four times as large as the map, so of large maps there must be few at a time.
+    """
+    batch = tensors[0].shape[0]
+    count = max(1, batch * _MOST_NUMBERS // tensors[0].shape.num_elements())
+    if count >= batch:
+        return [function(*tensors)]
+    results: list[list[tf.Tensor]] = []
+    for first in range(0, batch, count):
+        with tf.control_dependencies(results[-1] if results else []):
+            part = [tf.identity(tensor[first : first + count]) for tensor in tensors]
+        results.append(function(*part))
+    return results
+
+
+def _joined(parts: Sequence[tf.Tensor]) -> tf.Tensor:
+    return tf.concat(parts, axis=0) if len(parts) > 1 else parts[0]
+
+
+def _outputs(padded: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    products = tf.matmul(_tiles(padded), _kernel_tiles(kernel))
+    products = tf.reshape(products, [*_tiling(padded), kernel.shape[3]])
+    return _to_output(_to_output(products, _ROWS + 1), _COLUMNS)
+
+
+def _gradients(padded: tf.Tensor, slopes: tf.Tensor, kernel: tf.Tensor) -> list[tf.Tensor]:
+    """Those of the padded input and of the kernel, from that of the output."""
+    slopes = _flat(_from_output(_from_output(slopes, _COLUMNS), _ROWS + 1))
+    of_kernel = tf.matmul(_tiles(padded), slopes, transpose_a=True)
+    of_kernel = tf.reshape(of_kernel, [4, 4, *kernel.shape[2:]])
+    of_tiles = tf.matmul(slopes, _kernel_tiles(kernel), transpose_b=True)
+    of_tiles = tf.reshape(of_tiles, [*_tiling(padded), kernel.shape[2]])
+    of_padded = _overlap(_overlap(of_tiles, _ROWS + 1), _COLUMNS)
+    return [of_padded, tf.einsum("ay,bx,abcf->yxcf", _G, _G, of_kernel)]
+
+
+def _tiling(padded: tf.Tensor) -> list[int]:
+    """[4, 4, batch, rows, columns] of the tiles."""
+    batch, height, width, _ = padded.shape
+    return [4, 4, batch, height // 2 - 1, width // 2 - 1]
 
 
 def _tiles(padded: tf.Tensor) -> tf.Tensor:
