@@ -496,8 +496,10 @@ class Config:
         return self.contrast.weight > 0.0
 
     def has_halves(self) -> bool:
-        """Whether a step does much the same twice, independently: for two directions or domains."""
-        return not self.one_sided() or self.contrast.identity > 0.0
+        """Whether a step does much the same twice at once: for two directions or domains."""
+        if self.one_sided():
+            return self.contrast.identity > 0.0
+        return not self.run.recompute  # which takes one direction after the other
 
     def generator_blocks(self) -> int:
         """The number of residual blocks, with the paper's rule for 0 (appendix 7.2)."""

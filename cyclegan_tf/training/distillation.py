@@ -87,31 +87,29 @@ class Imitation:
         """The names of the terms."""
         return [f"{kind}_{name}" for kind in ("teacher", "features") for name in self.teachers]
 
-    def terms(self, sources: dict[str, tf.Tensor], translated: dict[str, tf.Tensor]) -> dict:
-        """The terms by name, float32 scalars.
+    def terms(self, direction: str, source: tf.Tensor, translated: tf.Tensor) -> dict:
+        """The terms of a direction by name, float32 scalars; none where it has no teacher.
 
         Args:
-            sources: the pictures by direction, float32 [batch, size, size, 3] in [-1, 1].
+            direction: "ab" or "ba".
+            source: pictures, float32 [batch, size, size, 3] in [-1, 1].
             translated: the same through the student.
         """
-        terms = {}
-        for name, teacher in self.teachers.items():
-            goal = teacher(sources[name], training=False)
-            terms[f"teacher_{name}"] = absolute_difference(translated[name], goal)
-            extract = self.extractors[name]
-            pairs = zip(extract(translated[name], training=True), extract(goal, training=True))
-            differences = [
-                absolute_difference(tf.cast(mine, tf.float32), tf.cast(right, tf.float32))
-                for mine, right in pairs
-            ]
-            terms[f"features_{name}"] = tf.add_n(differences) / len(differences)
-        return terms
-
-    def loss(self, terms: dict) -> tf.Tensor:
-        """The weighted sum of ``terms``."""
-        parts = [
-            self.weights.lambda_teacher * terms[f"teacher_{name}"]
-            + self.weights.lambda_features * terms[f"features_{name}"]
-            for name in self.teachers
+        if direction not in self.teachers:
+            return {}
+        goal = self.teachers[direction](source, training=False)
+        extract = self.extractors[direction]
+        pairs = zip(extract(translated, training=True), extract(goal, training=True))
+        differences = [
+            absolute_difference(tf.cast(mine, tf.float32), tf.cast(right, tf.float32))
+            for mine, right in pairs
         ]
-        return tf.add_n(parts)
+        return {
+            f"teacher_{direction}": absolute_difference(translated, goal),
+            f"features_{direction}": tf.add_n(differences) / len(differences),
+        }
+
+    def loss(self, terms: dict) -> tf.Tensor | float:
+        """The weighted sum of ``terms``."""
+        weights = {"teacher": self.weights.lambda_teacher, "features": self.weights.lambda_features}
+        return sum(weights[name.partition("_")[0]] * term for name, term in terms.items())

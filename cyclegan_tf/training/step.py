@@ -114,8 +114,6 @@ class TrainingStep:
         generator_gradients, fake_a, fake_b, metrics = self.generator_gradients(
             real_a, real_b, share
         )
-        if self.config.run.recompute:  # so that both updates' memory is not needed at once
-            fake_a, fake_b = _after(generator_gradients, fake_a, fake_b)
         discriminator_gradients, discriminator_metrics = self.discriminator_gradients(
             real_a, real_b, fake_a, fake_b, share
         )
@@ -152,51 +150,73 @@ class TrainingStep:
         Returns:
             The gradients of both generators' weights, the generated A and B, and the loss terms.
         """
-        networks, weights = self.state.networks, self.config.losses
         variables = self.state.generator_variables()
-        if self._identity_goes_first():
-            first, identity_metrics = self._identity_gradients(real_a, real_b, share)
-            real_a, real_b = _after(first, real_a, real_b)
+        if self.config.run.recompute:
+            return self._gradients_one_by_one(variables, real_a, real_b, share)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
-            fake_b, same_b = self._translate_and_keep(self._generator_ab, real_a, real_b)
-            fake_a, same_a = self._translate_and_keep(self._generator_ba, real_b, real_a)
-            decision_a = networks.discriminator_a(self._augmented(fake_a, 0), training=True)
-            decision_b = networks.discriminator_b(self._augmented(fake_b, 1), training=True)
-            metrics = {
-                "generator_ab": losses.generator_loss(weights.gan_loss, decision_b),
-                "generator_ba": losses.generator_loss(weights.gan_loss, decision_a),
-            }
-            loss = metrics["generator_ab"] + metrics["generator_ba"]
-            if weights.lambda_cycle:
-                cycled_a = self._generator_ba(fake_b, training=True)
-                cycled_b = self._generator_ab(fake_a, training=True)
-                metrics["cycle_a"] = losses.absolute_difference(cycled_a, real_a)
-                metrics["cycle_b"] = losses.absolute_difference(cycled_b, real_b)
-                loss += weights.lambda_cycle * (metrics["cycle_a"] + metrics["cycle_b"])
-            if weights.lambda_identity and not self._identity_goes_first():
-                metrics["identity_a"] = losses.absolute_difference(same_a, real_a)
-                metrics["identity_b"] = losses.absolute_difference(same_b, real_b)
-                loss += self._identity_weight() * (metrics["identity_a"] + metrics["identity_b"])
-            if self.imitation:
-                terms = self.imitation.terms(
-                    {"ab": real_a, "ba": real_b}, {"ab": fake_b, "ba": fake_a}
-                )
-                metrics.update(terms)
-                loss += self.imitation.loss(terms)
-            loss *= share
-        gradients = tape.gradient(loss, variables)
-        if self._identity_goes_first():
-            gradients = [one + other for one, other in zip(first, gradients)]
-            metrics.update(identity_metrics)
+            loss_ab, fake_b, metrics = self._direction_loss("ab", real_a, real_b)
+            loss_ba, fake_a, other_metrics = self._direction_loss("ba", real_b, real_a)
+            loss = share * (loss_ab + loss_ba)
+        return tape.gradient(loss, variables), fake_a, fake_b, {**metrics, **other_metrics}
+
+    def _gradients_one_by_one(
+        self, variables: list[tf.Variable], real_a: tf.Tensor, real_b: tf.Tensor, share: float
+    ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor, Metrics]:
+        """The same, the identity loss and each direction with passes and gradients of its own.
+
+        What one keeps for its backward pass is then not kept beside what the others keep.
+        """
+        gradients, metrics, fakes = [], {}, []
+        if self.config.losses.lambda_identity:
+            gradients, metrics = self._identity_gradients(real_a, real_b, share)
+        for direction, source, target in (("ab", real_a, real_b), ("ba", real_b, real_a)):
+            source, target = _after(gradients, source, target)
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(variables)
+                loss, fake, terms = self._direction_loss(direction, source, target)
+                loss *= share
+            # Without the way back, a direction does not touch the other generator.
+            added = tape.gradient(loss, variables, unconnected_gradients="zero")
+            gradients = [one + new for one, new in zip(gradients, added)] if gradients else added
+            metrics.update(terms)
+            fakes.append(fake)
+        fake_b, fake_a = _after(gradients, *fakes)
         return gradients, fake_a, fake_b, metrics
 
-    def _identity_goes_first(self) -> bool:
-        """Whether the identity loss has passes and gradients of its own, before all others.
+    def _direction_loss(
+        self, direction: str, source: tf.Tensor, target: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, Metrics]:
+        """What the generators pay for a direction and back, the translated source, and the terms.
 
-        What it keeps for its backward pass is then not kept beside what the others keep.
+        Args:
+            direction: "ab" or "ba".
+            source: pictures to translate, float32 [batch, size, size, 3] in [-1, 1].
+            target: the same of the other domain, which the generator should leave as they are.
         """
-        return self.config.run.recompute and self.config.losses.lambda_identity > 0.0
+        weights = self.config.losses
+        here, there = direction
+        forward, back = self._generator_ab, self._generator_ba
+        if direction == "ba":
+            forward, back = back, forward
+        fake, same = self._translate_and_keep(forward, source, target)
+        discriminator = getattr(self.state.networks, f"discriminator_{there}")
+        decision = discriminator(self._augmented(fake, "ab".index(there)), training=True)
+        loss = losses.generator_loss(weights.gan_loss, decision)
+        metrics = {f"generator_{direction}": loss}
+        if weights.lambda_cycle:
+            cycle = losses.absolute_difference(back(fake, training=True), source)
+            metrics[f"cycle_{here}"] = cycle
+            loss += weights.lambda_cycle * cycle
+        if same is not None:
+            identity = losses.absolute_difference(same, target)
+            metrics[f"identity_{there}"] = identity
+            loss += self._identity_weight() * identity
+        if self.imitation:
+            terms = self.imitation.terms(direction, source, fake)
+            metrics.update(terms)
+            loss += self.imitation.loss(terms)
+        return loss, fake, metrics
 
     def _identity_gradients(
         self, real_a: tf.Tensor, real_b: tf.Tensor, share: float
@@ -226,7 +246,7 @@ class TrainingStep:
         self, generator, source: tf.Tensor, target: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor | None]:
         """The translated source and, for the identity loss, the target put through as it is."""
-        if not self.config.losses.lambda_identity or self._identity_goes_first():
+        if not self.config.losses.lambda_identity or self.config.run.recompute:
             return generator(source, training=True), None
         if not self._skips_identity():
             return self._both(generator, source, target)
