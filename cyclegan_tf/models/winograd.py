@@ -46,35 +46,56 @@ def convolve(padded: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Callable]
     Returns:
         float32 [batch, h, w, filters].
     """
-    (outputs,) = zip(*_in_parts(lambda part: [_outputs(part, kernel)], [padded]))
+    kernel_tiles = _kernel_tiles(_after([padded], kernel))
 
-    def gradient(slopes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        with tf.control_dependencies([slopes]):
-            again = tf.identity(padded)  # so that the tiles, four times the map, are not kept
-        of_padded, of_kernel = zip(
-            *_in_parts(lambda *part: _gradients(*part, kernel), [again, slopes])
-        )
-        return _joined(of_padded), tf.add_n(of_kernel)
+    def one_more(before: list[tf.Tensor], part: tf.Tensor) -> list[tf.Tensor]:
+        return [*before, _outputs(part, kernel_tiles)]
 
-    return _joined(outputs), gradient
+    outputs = _joined(_in_parts(one_more, [padded]))
+    return outputs, lambda slopes: _slopes_before(padded, kernel, slopes)
+
+
+def _slopes_before(
+    padded: tf.Tensor, kernel: tf.Tensor, slopes: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The gradients of the padded input and of the kernel, from that of the output."""
+    # Made again, so that tiles, which are larger than maps and kernels, are not kept.
+    padded, kernel_tiles = _after([slopes], padded), _kernel_tiles(_after([slopes], kernel))
+
+    def one_more(before: list[tf.Tensor], *part: tf.Tensor) -> list[tf.Tensor]:
+        of_padded, of_kernel_tiles = _gradients(*part, kernel_tiles)
+        if before:
+            of_kernel_tiles += before[-1]
+        return [*before[:-1], of_padded, of_kernel_tiles]
+
+    *of_padded, of_kernel_tiles = _in_parts(one_more, [padded, slopes])
+    return _joined(of_padded), _of_kernel(of_kernel_tiles)
+
+
+def _after(done: list[tf.Tensor], tensor: tf.Tensor) -> tf.Tensor:
+    """The tensor, for what must not be made before it is needed: a kernel is there all the time."""
+    with tf.control_dependencies(done):
+        return tf.identity(tensor)
 
 
 def _in_parts(
-    function: Callable[..., list[tf.Tensor]], tensors: list[tf.Tensor]
-) -> list[list[tf.Tensor]]:
-    """What a function makes of parts of a batch, one after the other.
+    one_more: Callable[..., list[tf.Tensor]], tensors: list[tf.Tensor]
+) -> list[tf.Tensor]:
+    """What comes of parts of a batch, one after the other.
 
     Tiles are four times as large as the map, so of large maps there must be few at a time.
+
+    Args:
+        one_more: takes what came of the parts before, and a part of each tensor; gives what comes
+            of all of them.
+        tensors: as many pictures each.
     """
     batch = tensors[0].shape[0]
     count = max(1, batch * _MOST_NUMBERS // tensors[0].shape.num_elements())
-    if count >= batch:
-        return [function(*tensors)]
-    results: list[list[tf.Tensor]] = []
+    results: list[tf.Tensor] = []
     for first in range(0, batch, count):
-        with tf.control_dependencies(results[-1] if results else []):
-            part = [tf.identity(tensor[first : first + count]) for tensor in tensors]
-        results.append(function(*part))
+        parts = [_after(results, tensor)[first : first + count] for tensor in tensors]
+        results = one_more(results, *parts)
     return results
 
 
@@ -82,21 +103,19 @@ def _joined(parts: Sequence[tf.Tensor]) -> tf.Tensor:
     return tf.concat(parts, axis=0) if len(parts) > 1 else parts[0]
 
 
-def _outputs(padded: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    products = tf.matmul(_tiles(padded), _kernel_tiles(kernel))
-    products = tf.reshape(products, [*_tiling(padded), kernel.shape[3]])
+def _outputs(padded: tf.Tensor, kernel_tiles: tf.Tensor) -> tf.Tensor:
+    products = tf.matmul(_tiles(padded), kernel_tiles)
+    products = tf.reshape(products, [*_tiling(padded), kernel_tiles.shape[2]])
     return _to_output(_to_output(products, _ROWS + 1), _COLUMNS)
 
 
-def _gradients(padded: tf.Tensor, slopes: tf.Tensor, kernel: tf.Tensor) -> list[tf.Tensor]:
-    """Those of the padded input and of the kernel, from that of the output."""
+def _gradients(padded: tf.Tensor, slopes: tf.Tensor, kernel_tiles: tf.Tensor) -> list[tf.Tensor]:
+    """Those of the padded input and of the kernel's tiles, from that of the output."""
     slopes = _flat(_from_output(_from_output(slopes, _COLUMNS), _ROWS + 1))
-    of_kernel = tf.matmul(_tiles(padded), slopes, transpose_a=True)
-    of_kernel = tf.reshape(of_kernel, [4, 4, *kernel.shape[2:]])
-    of_tiles = tf.matmul(slopes, _kernel_tiles(kernel), transpose_b=True)
-    of_tiles = tf.reshape(of_tiles, [*_tiling(padded), kernel.shape[2]])
-    of_padded = _overlap(_overlap(of_tiles, _ROWS + 1), _COLUMNS)
-    return [of_padded, tf.einsum("ay,bx,abcf->yxcf", _G, _G, of_kernel)]
+    of_kernel_tiles = tf.matmul(_tiles(padded), slopes, transpose_a=True)
+    of_tiles = tf.matmul(slopes, kernel_tiles, transpose_b=True)
+    of_tiles = tf.reshape(of_tiles, [*_tiling(padded), kernel_tiles.shape[1]])
+    return [_overlap(_overlap(of_tiles, _ROWS + 1), _COLUMNS), of_kernel_tiles]
 
 
 def _tiling(padded: tf.Tensor) -> list[int]:
@@ -118,6 +137,12 @@ def _flat(tiles: tf.Tensor) -> tf.Tensor:
 def _kernel_tiles(kernel: tf.Tensor) -> tf.Tensor:
     """G g Gᵀ for all channels: [16, c, filters]."""
     return _flat(tf.einsum("ay,bx,yxcf->abcf", _G, _G, kernel))
+
+
+def _of_kernel(of_tiles: tf.Tensor) -> tf.Tensor:
+    """The transpose of ``_kernel_tiles``."""
+    of_tiles = tf.reshape(of_tiles, [4, 4, *of_tiles.shape[1:]])
+    return tf.einsum("ay,bx,abcf->yxcf", _G, _G, of_tiles)
 
 
 def _cut(padded: tf.Tensor, axis: int) -> tf.Tensor:

@@ -162,6 +162,7 @@ def test_no_passes_for_losses_of_weight_0(
         ("paper", {"generator_blocks": 5}),
         ("paper", {"generator_mask": True}),
         ("paper", {"identity_every": 2}),
+        ("paper", {"lambda_cycle": 0.0}),
         ("demo", {}),
         ("selfie2anime-v1", {}),
     ],
@@ -197,6 +198,33 @@ def test_recomputed_generators_run_again(tiny_config, new_training, pictures):
     backward = 2  # the gradients of the transposed ones
     once, twice = (convolutions(blocks, recompute) for recompute in (False, True))
     assert twice - once == 6 * (2 * forward + backward) - 4 * (forward + backward)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_recomputed_directions_take_turns(recompute, tiny_config, new_training, pictures):
+    """So that they do not need memory at once: nothing of B to A before A to B's gradients."""
+    step = new_training(tiny_config(recompute=recompute, lambda_identity=0.0))
+
+    @tf.function
+    def of_second_direction(images):
+        *_, metrics = step.strategy.run(step.generator_gradients, args=(images, images, 1.0))
+        return metrics["generator_ba"]
+
+    graph = of_second_direction.get_concrete_function(tf.constant(pictures())).graph
+    before = {operation.type for operation in ancestors(graph.outputs[0].op)}
+    assert ("Conv2DBackpropFilter" in before) == recompute
+
+
+def ancestors(operation) -> set:
+    """Operations that must be done before this one."""
+    found, left = set(), [operation]
+    while left:
+        one = left.pop()
+        for other in (*one.control_inputs, *(tensor.op for tensor in one.inputs)):
+            if other not in found:
+                found.add(other)
+                left.append(other)
+    return found
 
 
 def test_xla_takes_the_same_step(tiny_config, new_training, pairs, pictures):
