@@ -18,10 +18,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-_DETAILS = (
-    "--generator-downsamplings 1 --generator-filters 20 --discriminator-strided 2 "
-    "--discriminator-rate 0.5 --learning-rate 3e-4"
-)
 # What is compared: flags beside --preset. Each switch stands alone, so that it can be judged alone.
 RECIPES: dict[str, str] = {
     "paper": "--preset paper",
@@ -38,13 +34,14 @@ RECIPES: dict[str, str] = {
     "fast-identity-decay": "--preset fast --lambda-identity 2.5 --identity-decay 0.3",
     "fast-batch-4": "--preset fast --batch-size 4 --rate-scaling sqrt",
     "fast-batch-4-unscaled": "--preset fast --batch-size 4",
-    "fast-rate-4e-4": "--preset fast --learning-rate 4e-4",
-    "fast-discriminator-rate": "--preset fast --discriminator-rate 0.25",
-    "fast-one-downsampling": "--preset fast --generator-downsamplings 1",
+    "fast-rate-2e-4": "--preset fast --learning-rate 2e-4",
+    "fast-discriminator-rate-1": "--preset fast --discriminator-rate 1",
+    "fast-two-downsamplings": "--preset fast --generator-downsamplings 2",
+    "fast-larger-patches": "--preset fast --discriminator-strided 3",
+    "fast-larger-discriminators": "--preset fast --discriminator-filters 48 "
+    "--discriminator-strided 3 --discriminator-rate 1",
     "fast-cycle-10": "--preset fast --lambda-cycle 10",
-    "fast-details": f"--preset fast {_DETAILS}",
-    "cut-details": f"--preset cut --generator-upsampling resize --generator-skip --average 0.999 "
-    f"--discriminator-filters 32 {_DETAILS}",
+    "fast-cut": "--preset fast --contrast-weight 1 --lambda-cycle 0 --history-size 0",
 }
 _PILOT_STEPS = 60
 _QUIET = ["--sample-every", "100000", "--checkpoint-every", "100000"]

@@ -80,14 +80,18 @@ _DEMO = {
 }
 
 _FAST = {
-    "image_size": 128,
-    "generator_filters": 32,
+    "image_size": 64,
+    "generator_filters": 20,
+    "generator_downsamplings": 1,
     "generator_blocks": 6,
     "generator_upsampling": "resize",
     "generator_skip": True,
     "discriminator_filters": 32,
+    "discriminator_strided": 2,
     "lambda_cycle": 5.0,
     "lambda_identity": 0.0,
+    "learning_rate": 3e-4,
+    "discriminator_rate": 0.5,
     "average": 0.999,
 }
 
@@ -137,7 +141,7 @@ SUMMARIES: dict[str, str] = {
     "selfie2anime-v3": "v2 without the penalty",
     "face2anime": "6 blocks with dropout, a 3-channel decision, no identity loss",
     "cut": "Park et al. 2020: A to B alone, by patch-wise contrast, with half of the networks",
-    "fast": "small machines: resize-convolutions, skip connection, averaged weights",
+    "fast": "small machines: 64 pixels, one downsampling, skip connection, averaged weights",
     "mobile": "the best picture per millisecond on a phone",
     "auto": "fast, with size, channels and epochs picked from the pictures and the machine",
 }

@@ -19,22 +19,23 @@ LAPTOP, SERVER, GPU = Machine(2, 0), Machine(32, 0), Machine(8, 1)
 
 
 @pytest.mark.parametrize(
-    ("pairs", "side", "machine", "size", "filters", "epochs"),
+    ("pairs", "side", "machine", "size", "filters", "downsamplings", "epochs"),
     [
-        (3400, 128, LAPTOP, 64, 24, 5),
-        (3400, 128, SERVER, 128, 32, 17),
-        (3400, 128, GPU, 128, 64, 117),
-        (1000, 512, GPU, 256, 64, 200),
-        (50, 300, LAPTOP, 64, 24, 200),
-        (10**6, 300, LAPTOP, 64, 24, 2),
-        (500, 50, GPU, 48, 64, 200),
-        (500, 9, LAPTOP, 16, 24, 40),
+        (3400, 128, LAPTOP, 64, 20, 1, 5),
+        (3400, 128, SERVER, 128, 32, 2, 17),
+        (3400, 128, GPU, 128, 64, 2, 117),
+        (1000, 512, GPU, 256, 64, 2, 200),
+        (50, 300, LAPTOP, 64, 20, 1, 200),
+        (10**6, 300, LAPTOP, 64, 20, 1, 2),
+        (500, 50, GPU, 48, 64, 1, 200),
+        (500, 9, LAPTOP, 16, 20, 1, 40),
     ],
 )
-def test_what_is_picked(pairs, side, machine, size, filters, epochs):
+def test_what_is_picked(pairs, side, machine, size, filters, downsamplings, epochs):
     config = make_config("auto", **choose(pairs, side, machine))
     assert config.data.image_size == size
     assert config.generator.filters == filters
+    assert config.generator.downsamplings == downsamplings
     assert config.run.epochs == epochs
     assert config.generator.upsampling == "resize"  # as in fast
 
