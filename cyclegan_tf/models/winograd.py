@@ -69,7 +69,9 @@ def _slopes_before(
         return [*before[:-1], of_padded, of_kernel_tiles]
 
     *of_padded, of_kernel_tiles = _in_parts(one_more, [padded, slopes])
-    return _joined(of_padded), _of_kernel(of_kernel_tiles)
+    of_kernel = _of_kernel(of_kernel_tiles)
+    # The layers before wait for the kernel's, whose tiles would otherwise be kept until the end.
+    return _after([of_kernel], _joined(of_padded)), of_kernel
 
 
 def _after(done: list[tf.Tensor], tensor: tf.Tensor) -> tf.Tensor:
