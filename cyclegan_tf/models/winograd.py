@@ -14,7 +14,10 @@ from typing import Callable
 import numpy as np
 import tensorflow as tf
 
+from cyclegan_tf.models.ordering import after
+
 _G = np.array([[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]], np.float32)
+_G_G = np.kron(_G, _G)  # [16, 9]: along both axes at once
 _FEWEST_CHANNELS = 64
 _FEWEST_PIXELS = 32 * 32
 _MOST_NUMBERS = 1 << 22  # of maps that are convolved at once
@@ -46,7 +49,7 @@ def convolve(padded: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Callable]
     Returns:
         float32 [batch, h, w, filters].
     """
-    kernel_tiles = _kernel_tiles(_after([padded], kernel))
+    kernel_tiles = _kernel_tiles(*after([padded], kernel))  # which is there all the time
 
     def one_more(before: list[tf.Tensor], part: tf.Tensor) -> list[tf.Tensor]:
         return [*before, _outputs(part, kernel_tiles)]
@@ -60,7 +63,8 @@ def _slopes_before(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """The gradients of the padded input and of the kernel, from that of the output."""
     # Made again, so that tiles, which are larger than maps and kernels, are not kept.
-    padded, kernel_tiles = _after([slopes], padded), _kernel_tiles(_after([slopes], kernel))
+    padded, kernel = after([slopes], padded, kernel)
+    kernel_tiles = _kernel_tiles(kernel)
 
     def one_more(before: list[tf.Tensor], *part: tf.Tensor) -> list[tf.Tensor]:
         of_padded, of_kernel_tiles = _gradients(*part, kernel_tiles)
@@ -71,13 +75,8 @@ def _slopes_before(
     *of_padded, of_kernel_tiles = _in_parts(one_more, [padded, slopes])
     of_kernel = _of_kernel(of_kernel_tiles)
     # The layers before wait for the kernel's, whose tiles would otherwise be kept until the end.
-    return _after([of_kernel], _joined(of_padded)), of_kernel
-
-
-def _after(done: list[tf.Tensor], tensor: tf.Tensor) -> tf.Tensor:
-    """The tensor, for what must not be made before it is needed: a kernel is there all the time."""
-    with tf.control_dependencies(done):
-        return tf.identity(tensor)
+    (of_padded,) = after([of_kernel], _joined(of_padded))
+    return of_padded, of_kernel
 
 
 def _in_parts(
@@ -96,7 +95,7 @@ def _in_parts(
     count = max(1, batch * _MOST_NUMBERS // tensors[0].shape.num_elements())
     results: list[tf.Tensor] = []
     for first in range(0, batch, count):
-        parts = [_after(results, tensor)[first : first + count] for tensor in tensors]
+        parts = (tensor[first : first + count] for tensor in after(results, *tensors))
         results = one_more(results, *parts)
     return results
 
@@ -138,13 +137,14 @@ def _flat(tiles: tf.Tensor) -> tf.Tensor:
 
 def _kernel_tiles(kernel: tf.Tensor) -> tf.Tensor:
     """G g Gᵀ for all channels: [16, c, filters]."""
-    return _flat(tf.einsum("ay,bx,yxcf->abcf", _G, _G, kernel))
+    tiles = tf.matmul(_G_G, tf.reshape(kernel, [9, -1]))
+    return tf.reshape(tiles, [16, *kernel.shape[2:]])
 
 
 def _of_kernel(of_tiles: tf.Tensor) -> tf.Tensor:
     """The transpose of ``_kernel_tiles``."""
-    of_tiles = tf.reshape(of_tiles, [4, 4, *of_tiles.shape[1:]])
-    return tf.einsum("ay,bx,abcf->yxcf", _G, _G, of_tiles)
+    of_kernel = tf.matmul(_G_G, tf.reshape(of_tiles, [16, -1]), transpose_a=True)
+    return tf.reshape(of_kernel, [3, 3, *of_tiles.shape[1:]])
 
 
 def _cut(padded: tf.Tensor, axis: int) -> tf.Tensor:

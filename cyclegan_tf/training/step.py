@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import tensorflow as tf
 
 from cyclegan_tf.config import Config
+from cyclegan_tf.models.ordering import after
 from cyclegan_tf.models.recompute import Recomputed
 from cyclegan_tf.training import losses
 from cyclegan_tf.training.augmentation import augment
@@ -171,7 +172,7 @@ class TrainingStep:
         if self.config.losses.lambda_identity:
             gradients, metrics = self._identity_gradients(real_a, real_b, share)
         for direction, source, target in (("ab", real_a, real_b), ("ba", real_b, real_a)):
-            source, target = _after(gradients, source, target)
+            source, target = after(gradients, source, target)
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(variables)
                 loss, fake, terms = self._direction_loss(direction, source, target)
@@ -181,7 +182,7 @@ class TrainingStep:
             gradients = [one + new for one, new in zip(gradients, added)] if gradients else added
             metrics.update(terms)
             fakes.append(fake)
-        fake_b, fake_a = _after(gradients, *fakes)
+        fake_b, fake_a = after(gradients, *fakes)
         return gradients, fake_a, fake_b, metrics
 
     def _direction_loss(
@@ -402,12 +403,6 @@ class NonFinite(tf.Module):
         """Starts counting anew."""
         for variable in (self.total, self.in_row, self.longest, self.step):
             variable.assign(0)
-
-
-def _after(done: list[tf.Tensor], *tensors: tf.Tensor) -> list[tf.Tensor]:
-    """The tensors, for what must not start before all of ``done`` is there."""
-    with tf.control_dependencies(done):
-        return [tf.identity(tensor) for tensor in tensors]
 
 
 def _all_finite(tensors: list[tf.Tensor]) -> tf.Tensor:
