@@ -4,8 +4,9 @@
         --output RESULTS [--recipes paper fast …] [--features efficientnet-lite0]
 
 A short pilot of each recipe tells how many steps fit into the minutes, so that the learning rate
-falls to its end in each. Nothing else may run on the machine meanwhile. What is there already is
-not trained again. The table goes to RESULTS/table.md, in the form of docs/results.md.
+falls to its end in each. Nothing else may run on the machine meanwhile; with ``--pairs N`` instead,
+which trains each on so many pairs of pictures, anything may. What is there already is not trained
+again. The table goes to RESULTS/table.md, in the form of docs/results.md.
 """
 
 from __future__ import annotations
@@ -35,11 +36,13 @@ RECIPES: dict[str, str] = {
     "fast-batch-4": "--preset fast --batch-size 4 --rate-scaling sqrt",
     "fast-batch-4-unscaled": "--preset fast --batch-size 4",
     "fast-rate-2e-4": "--preset fast --learning-rate 2e-4",
-    "fast-discriminator-rate-1": "--preset fast --discriminator-rate 1",
+    "fast-discriminator-rate-half": "--preset fast --discriminator-rate 0.5",
+    "fast-discriminator-rate-2": "--preset fast --discriminator-rate 2",
     "fast-two-downsamplings": "--preset fast --generator-downsamplings 2",
     "fast-larger-patches": "--preset fast --discriminator-strided 3",
     "fast-larger-discriminators": "--preset fast --discriminator-filters 48 "
-    "--discriminator-strided 3 --discriminator-rate 1",
+    "--discriminator-strided 3",
+    "fast-cycle-2": "--preset fast --lambda-cycle 2",
     "fast-cycle-10": "--preset fast --lambda-cycle 10",
     "fast-cut": "--preset fast --contrast-weight 1 --lambda-cycle 0 --history-size 0",
 }
@@ -53,16 +56,17 @@ def main() -> None:
     parser.add_argument("--data", default="demo")
     parser.add_argument("--image-size", type=int, default=64)
     parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--pairs", type=int, help="to train on, instead of minutes")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--recipes", nargs="+", choices=sorted(RECIPES), default=["paper", "fast"])
     parser.add_argument("--features", default="efficientnet-lite0")
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
-    rows = [["recipe", "steps", "seeds", "minutes", *_columns(arguments.features)]]
+    rows = [["recipe", "steps", "seeds", *_columns(arguments.features)]]
     for recipe in arguments.recipes:
-        steps = _steps_in_time(recipe, arguments)
+        steps = _steps(recipe, arguments)
         results = [_train_and_score(recipe, steps, seed, arguments) for seed in arguments.seeds]
-        rows.append([recipe, str(steps), str(len(results)), f"{arguments.minutes:g}"])
+        rows.append([recipe, str(steps), str(len(results))])
         rows[-1] += _cells(results, arguments.features)
         _write_table(rows, arguments.output / "table.md")
 
@@ -84,16 +88,24 @@ def _flags(recipe: str, arguments: argparse.Namespace) -> list[object]:
     ]
 
 
-def _steps_in_time(recipe: str, arguments: argparse.Namespace) -> int:
+def _steps(recipe: str, arguments: argparse.Namespace) -> int:
+    """How many make the pairs asked for, or fit into the minutes."""
+    if arguments.pairs:
+        return max(1, arguments.pairs // _batch_size(recipe))
     folder = arguments.output / "pilots" / recipe
     if not (folder / "metrics.jsonl").exists():
         flags = [*_flags(recipe, arguments), "--steps", _PILOT_STEPS, "--log-every", "20"]
         _run("train", *flags, "--run-dir", folder, "--export-dir", folder / "export")
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     speeds = [record["images_per_second"] for record in records if "images_per_second" in record]
-    batch = json.loads((folder / "config.json").read_text())["run"]["batch_size"]
     # The first record holds the tracing.
-    return max(_PILOT_STEPS, round(60 * arguments.minutes * statistics.mean(speeds[1:]) / batch))
+    images = 60 * arguments.minutes * statistics.mean(speeds[1:])
+    return max(_PILOT_STEPS, round(images / _batch_size(recipe)))
+
+
+def _batch_size(recipe: str) -> int:
+    flags = shlex.split(RECIPES[recipe])
+    return int(flags[flags.index("--batch-size") + 1]) if "--batch-size" in flags else 1
 
 
 def _train_and_score(recipe: str, steps: int, seed: int, arguments: argparse.Namespace) -> dict:
@@ -108,7 +120,7 @@ def _train_and_score(recipe: str, steps: int, seed: int, arguments: argparse.Nam
 
 
 def _columns(features: str) -> list[str]:
-    names = [f"KID × 1000 ({features})", "MAE"]
+    names = [f"KID × 1000 ({features})", "MAE", "SSIM"]
     return [f"{name} {way}" for way in ("A to B", "B to A") for name in names]
 
 
@@ -117,17 +129,16 @@ def _cells(results: list[dict], features: str) -> list[str]:
     cells = []
     for direction in ("ab", "ba"):
         scores = [result["scores"].get(direction) for result in results]
-        if None in scores:  # one-sided
-            cells += ["", ""]
-            continue
-        cells.append(_mean([1000 * one[kid] for one in scores]))
-        cells.append(_mean([one["mae"] for one in scores]) if "mae" in scores[0] else "")
+        for name, factor, digits in ((kid, 1000, 1), ("mae", 1, 1), ("ssim", 1, 3)):
+            # No way back in a one-sided training, and no truth without pairs.
+            values = [factor * one[name] for one in scores if one and name in one]
+            cells.append(_mean(values, digits) if values else "")
     return cells
 
 
-def _mean(values: list[float]) -> str:
-    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.1f}{spread}"
+def _mean(values: list[float], digits: int) -> str:
+    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.{digits}f}{spread}"
 
 
 def _write_table(rows: list[list[str]], path: Path) -> None:

@@ -18,12 +18,7 @@ _FEW_CORES = 8
 _PAIRS = {"few cores": 20_000, "many cores": 60_000, "gpu": 400_000}
 # Of the recipe of `fast`, what was found at 64 pixels; larger pictures take the paper's.
 _FOUND_AT = 64
-_FOUND = (
-    "generator_downsamplings",
-    "discriminator_strided",
-    "learning_rate",
-    "discriminator_rate",
-)
+_FOUND = ("generator_downsamplings", "discriminator_strided", "learning_rate")
 _MOST_EPOCHS, _LEAST_EPOCHS = 200, 2
 
 

@@ -91,7 +91,6 @@ _FAST = {
     "lambda_cycle": 5.0,
     "lambda_identity": 0.0,
     "learning_rate": 3e-4,
-    "discriminator_rate": 0.5,
     "average": 0.999,
 }
 
