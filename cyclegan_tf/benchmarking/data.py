@@ -67,7 +67,7 @@ def _encoded(shards: Shards) -> list[bytes]:
 def _pillow_pictures(encoded: list[bytes], config: DataConfig, rng) -> Iterator[int]:
     load, size = config.effective_load_size(), config.image_size
     for data in encoded:
-        picture = Image.open(io.BytesIO(data)).convert("RGB").resize((load, load), Image.BILINEAR)
+        picture = Image.open(io.BytesIO(data)).convert("RGB").resize((load, load), Image.BICUBIC)
         x, y = rng.integers(0, load - size + 1, 2)
         pixels = np.asarray(picture, np.float32)[y : y + size, x : x + size] / 127.5 - 1.0
         np.ascontiguousarray(pixels[:, ::-1] if rng.random() < 0.5 else pixels)

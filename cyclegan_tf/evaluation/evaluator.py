@@ -27,7 +27,6 @@ from cyclegan_tf.models.networks import Generators
 
 Scores = dict[str, float]
 
-RESIZE = "bicubic"  # of the test pictures to the training's size
 _BATCH = 8
 _LEVELS = 127.5  # levels of 255 in a unit of [-1, 1]
 
@@ -98,11 +97,11 @@ class Evaluator:
         size = self.image_size
         told: dict[str, object] = {
             "pictures": f"{self.counts['A']} of testA, {self.counts['B']} of testB",
-            "resize": f"{RESIZE} to {size}",
+            "resize": f"bicubic to {size}",
         }
         if self.network:
             told["features"] = self.network.name
-            told["resize"] = f"{RESIZE} to {size}, then {self.network.resize}"
+            told["resize"] = f"bicubic to {size}, then {self.network.resize}"
             subset = kid_subset_size(self.counts["A"], self.counts["B"])
             told["kid"] = f"{KID_SUBSETS} subsets of {subset}"
         return told
@@ -238,7 +237,7 @@ class Evaluator:
         return {domain: self._images(f"test{domain}", self.limit) for domain in "AB"}
 
     def _images(self, split: str, limit: int) -> tf.data.Dataset:
-        return test_images(self.shards, split, self.image_size, limit, RESIZE)
+        return test_images(self.shards, split, self.image_size, limit)
 
 
 def _pixels(images: tf.data.Dataset) -> Iterator[np.ndarray]:

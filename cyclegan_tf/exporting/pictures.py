@@ -127,4 +127,4 @@ def _picture(image: Image.Image) -> Picture:
 
 
 def _resize(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    return np.array(Image.fromarray(values).resize(shape, Image.Resampling.LANCZOS))
+    return np.array(Image.fromarray(values).resize(shape, Image.Resampling.BICUBIC))

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from cyclegan_tf.config import STRIDE, Config
-from cyclegan_tf.data.pipeline import decode, to_pixels, to_range
+from cyclegan_tf.data.pipeline import decode, resize, to_pixels, to_range
 from cyclegan_tf.data.shards import Shards
 from cyclegan_tf.data.sources import open_data
 from cyclegan_tf.errors import UserError
@@ -276,8 +276,7 @@ def sample_pictures(shards: Shards, split: str, size: int, count: int, seed: int
     records = records.filter(lambda place, _: tf.reduce_any(place == chosen))
 
     def load(_, serialized: tf.Tensor) -> tf.Tensor:
-        pixels = decode(parse_example(serialized)["image"])
-        pixels = tf.image.resize(pixels, (size, size), antialias=True)
+        pixels = resize(decode(parse_example(serialized)["image"]), (size, size))
         return tf.saturate_cast(tf.round(pixels), tf.uint8)
 
     return np.stack(list(records.map(load).as_numpy_iterator()))
