@@ -24,6 +24,9 @@ RECIPES: dict[str, str] = {
     "paper": "--preset paper",
     "paper-32": "--preset paper --generator-filters 32 --discriminator-filters 32",
     "fast": "--preset fast",
+    "fast-history": "--preset fast --history-size 50",
+    "fast-20": "--preset fast --generator-filters 20",
+    "fast-vanilla": "--preset fast --gan-loss vanilla",
     "fast-no-average": "--preset fast --average 0",
     "fast-transpose": "--preset fast --generator-upsampling transpose",
     "fast-no-skip": "--preset fast --generator-skip false",
@@ -44,7 +47,7 @@ RECIPES: dict[str, str] = {
     "--discriminator-strided 3",
     "fast-cycle-2": "--preset fast --lambda-cycle 2",
     "fast-cycle-10": "--preset fast --lambda-cycle 10",
-    "fast-cut": "--preset fast --contrast-weight 1 --lambda-cycle 0 --history-size 0",
+    "fast-cut": "--preset fast --contrast-weight 1 --lambda-cycle 0",
 }
 _PILOT_STEPS = 60
 _QUIET = ["--sample-every", "100000", "--checkpoint-every", "100000"]

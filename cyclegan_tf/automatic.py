@@ -18,7 +18,7 @@ _FEW_CORES = 8
 _PAIRS = {"few cores": 20_000, "many cores": 60_000, "gpu": 400_000}
 # Of the recipe of `fast`, what was found at 64 pixels; larger pictures take the paper's.
 _FOUND_AT = 64
-_FOUND = ("generator_downsamplings", "discriminator_strided", "learning_rate")
+_FOUND = ("generator_downsamplings", "discriminator_strided", "learning_rate", "history_size")
 _MOST_EPOCHS, _LEAST_EPOCHS = 200, 2
 
 
@@ -65,19 +65,19 @@ def choose(pairs: int, side: int, machine: Machine) -> dict[str, Any]:
     Returns:
         Settings by flat name: never larger pictures than there are, 64 pixels on a few cores, 128
         on many, 256 on a GPU; channels to fit; as many epochs as the machine's share of pairs
-        allows, 2 to 200. Above 64 pixels, where the recipe of `fast` was not measured, the depth
-        and the rates are the paper's.
+        allows, 2 to 200. Above 64 pixels, where the recipe of `fast` was not measured, the depth,
+        the rates and the history are the paper's.
     """
     most = {"few cores": 64, "many cores": 128, "gpu": 256}[machine.kind]
     fitting = [one for one in _SIDES if one <= min(side, most)]
     size = max(fitting) if fitting else max(16, side // 4 * 4)
-    filters = {"few cores": 20, "many cores": 32, "gpu": 64}[machine.kind]
+    filters = {"few cores": 32, "many cores": 32, "gpu": 64}[machine.kind]
     epochs = _PAIRS[machine.kind] // max(1, pairs)
     paper = Config().flat()
     return {
         "image_size": size,
         "generator_filters": filters,
-        "discriminator_filters": max(32, filters),
+        "discriminator_filters": filters,
         "epochs": min(_MOST_EPOCHS, max(_LEAST_EPOCHS, epochs)),
         **({name: paper[name] for name in _FOUND} if size > _FOUND_AT else {}),
     }

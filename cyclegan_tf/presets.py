@@ -81,7 +81,7 @@ _DEMO = {
 
 _FAST = {
     "image_size": 64,
-    "generator_filters": 20,
+    "generator_filters": 32,
     "generator_downsamplings": 1,
     "generator_blocks": 6,
     "generator_upsampling": "resize",
@@ -91,6 +91,7 @@ _FAST = {
     "lambda_cycle": 5.0,
     "lambda_identity": 0.0,
     "learning_rate": 3e-4,
+    "history_size": 0,
     "average": 0.999,
 }
 

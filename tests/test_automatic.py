@@ -21,14 +21,14 @@ LAPTOP, SERVER, GPU = Machine(2, 0), Machine(32, 0), Machine(8, 1)
 @pytest.mark.parametrize(
     ("pairs", "side", "machine", "size", "filters", "downsamplings", "epochs"),
     [
-        (3400, 128, LAPTOP, 64, 20, 1, 5),
+        (3400, 128, LAPTOP, 64, 32, 1, 5),
         (3400, 128, SERVER, 128, 32, 2, 17),
         (3400, 128, GPU, 128, 64, 2, 117),
         (1000, 512, GPU, 256, 64, 2, 200),
-        (50, 300, LAPTOP, 64, 20, 1, 200),
-        (10**6, 300, LAPTOP, 64, 20, 1, 2),
+        (50, 300, LAPTOP, 64, 32, 1, 200),
+        (10**6, 300, LAPTOP, 64, 32, 1, 2),
         (500, 50, GPU, 48, 64, 1, 200),
-        (500, 9, LAPTOP, 16, 20, 1, 40),
+        (500, 9, LAPTOP, 16, 32, 1, 40),
     ],
 )
 def test_what_is_picked(pairs, side, machine, size, filters, downsamplings, epochs):
