@@ -26,6 +26,7 @@ RECIPES: dict[str, str] = {
     "fast": "--preset fast",
     "fast-history": "--preset fast --history-size 50",
     "fast-20": "--preset fast --generator-filters 20",
+    "fast-20-history": "--preset fast --generator-filters 20 --history-size 50",
     "fast-vanilla": "--preset fast --gan-loss vanilla",
     "fast-no-average": "--preset fast --average 0",
     "fast-transpose": "--preset fast --generator-upsampling transpose",

@@ -71,7 +71,7 @@ def choose(pairs: int, side: int, machine: Machine) -> dict[str, Any]:
     most = {"few cores": 64, "many cores": 128, "gpu": 256}[machine.kind]
     fitting = [one for one in _SIDES if one <= min(side, most)]
     size = max(fitting) if fitting else max(16, side // 4 * 4)
-    filters = {"few cores": 32, "many cores": 32, "gpu": 64}[machine.kind]
+    filters = 64 if machine.gpus else 32
     epochs = _PAIRS[machine.kind] // max(1, pairs)
     paper = Config().flat()
     return {
