@@ -128,8 +128,9 @@ def export_tflite(
     shards = open_data(options.data or config.data.data)
     directions = directions or saved_directions(run_dir, config) or DIRECTIONS
     generators = {name: load_generator(run_dir, config, name, size) for name in directions}
+    exporter = _Exporter(config, shards, size, Path(output), options)
     return [
-        _export_one(generator, direction, quantize, config, shards, size, Path(output), options)
+        exporter.export(generator, direction, quantize)
         for quantize in options.quantizations
         for direction, generator in generators.items()
     ]
@@ -142,32 +143,39 @@ def _check_size(size: int) -> None:
         )
 
 
-def _export_one(
-    generator: tf.keras.Model,
-    direction: str,
-    quantize: str,
-    config: Config,
-    shards: Shards,
-    size: int,
-    output: Path,
-    options: TfliteOptions,
-) -> TfliteExport:
-    domain = direction[0].upper()
-    calibration = None
-    if quantize == "int8":
-        calibration = sample_pictures(
-            shards, f"train{domain}", size, CALIBRATION_PICTURES, options.seed
-        )
-    model = convert(generator, size, quantize, options.is_uint8, calibration)
-    model = add_metadata(model, _description(direction, quantize, config, size, options))
-    split = f"test{domain}" if shards.manifest.count(f"test{domain}") else f"train{domain}"
-    pictures = sample_pictures(shards, split, size, PARITY_PICTURES, options.seed)
-    parity = compare(LiteRtModel(model), generator, pictures)
-    path = output / options.file_name(direction, size, quantize)
-    refused = parity.shortfall(quantize)
-    if refused is None:
-        _write(path, model)
-    return TfliteExport(path, len(model), parity, refused)
+class _Exporter:
+    """What the files of one export share; each kind of pictures is read once."""
+
+    def __init__(
+        self, config: Config, shards: Shards, size: int, output: Path, options: TfliteOptions
+    ) -> None:
+        self.config, self.shards, self.size = config, shards, size
+        self.output, self.options = output, options
+        self._pictures: dict[tuple[str, int], np.ndarray] = {}
+
+    def export(self, generator: tf.keras.Model, direction: str, quantize: str) -> TfliteExport:
+        train, test = (f"{split}{direction[0].upper()}" for split in ("train", "test"))
+        calibration = None
+        if quantize == "int8":
+            calibration = self._some(train, CALIBRATION_PICTURES)
+        model = convert(generator, self.size, quantize, self.options.is_uint8, calibration)
+        description = _description(direction, quantize, self.config.preset, self.size, self.options)
+        model = add_metadata(model, description)
+        split = test if self.shards.manifest.count(test) else train
+        parity = compare(LiteRtModel(model), generator, self._some(split, PARITY_PICTURES))
+        path = self.output / self.options.file_name(direction, self.size, quantize)
+        refused = parity.shortfall(quantize)
+        if refused is None:
+            _write(path, model)
+        return TfliteExport(path, len(model), parity, refused)
+
+    def _some(self, split: str, count: int) -> np.ndarray:
+        key = (split, count)
+        if key not in self._pictures:
+            self._pictures[key] = sample_pictures(
+                self.shards, split, self.size, count, self.options.seed
+            )
+        return self._pictures[key]
 
 
 def convert(
@@ -283,12 +291,12 @@ def sample_pictures(shards: Shards, split: str, size: int, count: int, seed: int
 
 
 def _description(
-    direction: str, quantize: str, config: Config, size: int, options: TfliteOptions
+    direction: str, quantize: str, preset: str, size: int, options: TfliteOptions
 ) -> Description:
     source, target = direction.upper()
     return Description(
         name=f"CycleGAN {source} to {target}",
-        text=f"Translates pictures of domain {source} to domain {target}; preset {config.preset}, "
+        text=f"Translates pictures of domain {source} to domain {target}; preset {preset}, "
         f"quantization {quantize}.",
         version=options.version,
         license=options.license,
