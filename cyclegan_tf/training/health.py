@@ -228,6 +228,16 @@ def complaints(records: list[Record], total_steps: int) -> list[Complaint]:
 _WAYS = {"ab": "A to B", "ba": "B to A"}
 
 
+def _keeps_content(losses: list[Record]) -> str:
+    """The flag that holds a translation to what its source shows."""
+    return "--contrast-weight" if "contrast_a" in losses[-1] else "--lambda-cycle"
+
+
+def _keeps_colours(losses: list[Record]) -> str:
+    """The flag that leaves pictures of the target domain as they are."""
+    return "--contrast-identity" if "contrast_a" in losses[-1] else "--lambda-identity 5"
+
+
 def _diversity(measured: list[Record], losses: list[Record]) -> Iterator[Complaint]:
     for key, way in _WAYS.items():
         share = _value(measured[-1], f"diversity_{key}")
@@ -235,8 +245,8 @@ def _diversity(measured: list[Record], losses: list[Record]) -> Iterator[Complai
             yield Complaint(
                 f"diversity_{key}",
                 f"Mode collapse {way}: the translated pictures differ from each other only "
-                f"{share:.2f} times as much as real ones. Usually helps: a higher --lambda-cycle, "
-                "a lower --learning-rate, --generator-skip.",
+                f"{share:.2f} times as much as real ones. Usually helps: a higher "
+                f"{_keeps_content(losses)}, a lower --learning-rate, --generator-skip.",
             )
 
 
@@ -287,7 +297,7 @@ def _colours(measured: list[Record], losses: list[Record]) -> Iterator[Complaint
             yield Complaint(
                 f"brightness_{key}",
                 f"Colours inverted {way}: bright becomes dark (correlation {correlation:.2f}). "
-                "Usually helps: --lambda-identity 5, --generator-skip, or another --seed.",
+                f"Usually helps: {_keeps_colours(losses)}, --generator-skip, or another --seed.",
             )
 
 
@@ -298,7 +308,7 @@ def _clipped(measured: list[Record], losses: list[Record]) -> Iterator[Complaint
             yield Complaint(
                 f"clipped_{key}",
                 f"Black or saturated patches {way}: {share:.0%} more of the picture than in real "
-                "ones. Usually helps: a lower --learning-rate, --lambda-identity 5, "
+                f"ones. Usually helps: a lower --learning-rate, {_keeps_colours(losses)}, "
                 "--generator-upsampling resize.",
             )
 

@@ -91,6 +91,20 @@ def test_each_fault_is_named_alone(last, check, words):
     assert "\n" not in complaint.text
 
 
+@pytest.mark.parametrize(
+    ("last", "flag"),
+    [
+        ({"diversity_ab": 0.2}, "--contrast-weight"),
+        ({"brightness_ab": -0.6}, "--contrast-identity"),
+        ({"clipped_ab": 0.21}, "--contrast-identity"),
+    ],
+)
+def test_a_one_sided_training_is_told_flags_that_it_takes(last, flag):
+    (complaint,) = complaints(run({**last, "contrast_a": 1.2}), TOTAL)
+    assert flag in complaint.text
+    assert "--lambda" not in complaint.text
+
+
 def test_the_very_beginning_is_not_judged():
     early = [{**good(step), "diversity_ab": 0.0} for step in (0, 100, 400)]
     assert checks(early) == []
