@@ -38,6 +38,7 @@ def test_what_is_picked(pairs, side, machine, size, filters, downsamplings, epoc
     assert config.generator.downsamplings == downsamplings
     assert config.run.epochs == epochs
     assert config.generator.upsampling == "resize"  # as in fast
+    assert config.history.size == 50
 
 
 def test_the_command_picks_says_so_and_trains(tmp_path, monkeypatch, capsys):

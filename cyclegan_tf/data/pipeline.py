@@ -112,8 +112,8 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
 def resize(pixels: tf.Tensor, size: tuple[int, int] | tf.Tensor) -> tf.Tensor:
     """The one filter of training, evaluation and export: bicubic, with a low-pass for shrinking.
 
-    It is the authors' (PyTorch code, data/base_dataset.py) and Pillow's. Bilinear blurs: training
-    pictures brought to 64 pixels by it are as far again from test pictures as other real ones.
+    It is the authors' (PyTorch code, data/base_dataset.py) and Pillow's. A bilinear one blurs
+    enough for KID to see (docs/results.md).
 
     Args:
         pixels: float32 [height, width, 3] in [0, 255].
