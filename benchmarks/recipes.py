@@ -19,6 +19,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from cyclegan_tf.flags import Parser, add_setting_flags, config_from_flags
+
 # What is compared: flags beside --preset. Each switch stands alone, so that it can be judged alone.
 RECIPES: dict[str, str] = {
     "paper": "--preset paper",
@@ -108,8 +112,9 @@ def _steps(recipe: str, arguments: argparse.Namespace) -> int:
 
 
 def _batch_size(recipe: str) -> int:
-    flags = shlex.split(RECIPES[recipe])
-    return int(flags[flags.index("--batch-size") + 1]) if "--batch-size" in flags else 1
+    parser = Parser()
+    add_setting_flags(parser, "paper")
+    return config_from_flags(parser.parse_args(shlex.split(RECIPES[recipe]))).run.batch_size
 
 
 def _train_and_score(recipe: str, steps: int, seed: int, arguments: argparse.Namespace) -> dict:
