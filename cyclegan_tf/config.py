@@ -220,7 +220,13 @@ class LossConfig(Section):
         high=1.0,
     )
     gradient_penalty: float = setting(
-        0.0, "weight of the discriminators' gradient penalty on uniform interpolates", low=0.0
+        0.0, "weight of the discriminators' gradient penalty; 0 leaves its passes out", low=0.0
+    )
+    gradient_penalty_at: str = setting(
+        "interpolates",
+        "where it looks: at uniform interpolates, which should have a slope of 1 (WGAN-GP), or at "
+        "real pictures, which should have none (R1)",
+        choices=("interpolates", "real"),
     )
     discriminator_weight: float = setting(
         0.5, "factor on the discriminators' loss; the paper halves it", low=0.0

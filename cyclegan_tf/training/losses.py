@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Callable
 
 import tensorflow as tf
@@ -40,7 +41,7 @@ def absolute_difference(images: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
     return tf.reduce_mean(tf.abs(images - targets))
 
 
-def gradient_penalty(
+def interpolates_penalty(
     discriminator: Callable[[tf.Tensor], Logits], real: tf.Tensor, fake: tf.Tensor, seed: tf.Tensor
 ) -> tf.Tensor:
     """Squared distance from 1 of the gradient's norm at interpolates (Gulrajani et al. 2017).
@@ -60,6 +61,25 @@ def gradient_penalty(
     # The small term keeps the square root's own gradient finite where the slope is exactly zero.
     norm = tf.sqrt(tf.reduce_sum(tf.square(slope), axis=[1, 2, 3]) + 1e-12)
     return tf.reduce_mean(tf.square(norm - 1.0))
+
+
+def real_penalty(discriminator: Callable[[tf.Tensor], Logits], real: tf.Tensor) -> tf.Tensor:
+    """Squared norm of the gradient at real pictures, per patch ("R1", Mescheder et al. 2018).
+
+    The gradient is that of the sum of a picture's decisions, and its square is divided by their
+    number. So patches that do not overlap each pay for their own slope, whatever their number.
+
+    Args:
+        discriminator: images to decision map, of a known size.
+        real: float32 [batch, h, w, 3].
+    """
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(real)
+        decisions = discriminator(real)
+        total = tf.reduce_sum(decisions, axis=[1, 2, 3])
+    slope = tape.gradient(total, real)
+    squares = tf.reduce_sum(tf.square(slope), axis=[1, 2, 3])
+    return tf.reduce_mean(squares) / math.prod(decisions.shape[1:])
 
 
 def patch_contrast(queries: tf.Tensor, keys: tf.Tensor, temperature: float) -> tf.Tensor:

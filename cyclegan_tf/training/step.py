@@ -316,15 +316,21 @@ class TrainingStep:
         loss *= weights.discriminator_weight
         metrics = {"discriminator": loss}
         if weights.gradient_penalty:
-            penalty = losses.gradient_penalty(
-                lambda images: discriminator(images, training=False),
-                real,
-                tf.stop_gradient(fake),
-                self._seed(seed_number),
-            )
+            penalty = self._penalty(discriminator, real, fake, seed_number)
             loss += weights.gradient_penalty * penalty
             metrics["penalty"] = penalty
         return loss, metrics
+
+    def _penalty(
+        self, discriminator, real: tf.Tensor, fake: tf.Tensor, seed_number: int
+    ) -> tf.Tensor:
+        def judge(images: tf.Tensor) -> tf.Tensor:
+            return discriminator(images, training=False)
+
+        if self.config.losses.gradient_penalty_at == "real":
+            return losses.real_penalty(judge, real)
+        fake = tf.stop_gradient(fake)
+        return losses.interpolates_penalty(judge, real, fake, self._seed(seed_number))
 
     def _seed(self, number: int) -> tf.Tensor:
         """int64 [2], different for every run seed, replica, choice and step."""

@@ -14,8 +14,9 @@ from cyclegan_tf.training.losses import (
     absolute_difference,
     discriminator_loss,
     generator_loss,
-    gradient_penalty,
+    interpolates_penalty,
     patch_contrast,
+    real_penalty,
 )
 
 SEED = tf.constant([1, 2], tf.int64)
@@ -80,7 +81,7 @@ def test_gradient_penalty_of_a_plane(slope, pictures):
     def plane(images):
         return scale * tf.reduce_mean(images, axis=[1, 2, 3], keepdims=True)
 
-    penalty = gradient_penalty(plane, pictures(3, 4), pictures(3, 4, seed=1), SEED)
+    penalty = interpolates_penalty(plane, pictures(3, 4), pictures(3, 4, seed=1), SEED)
     assert float(penalty) == pytest.approx((slope - 1) ** 2, abs=1e-5)
 
 
@@ -92,7 +93,7 @@ def test_gradient_penalty_is_the_mean_over_pictures_of_averaged_decisions():
         return tf.concat([first, 5.0 * first], axis=2)
 
     images = tf.zeros([2, 4, 4, 3])
-    penalty = gradient_penalty(decide, images, images, SEED)
+    penalty = interpolates_penalty(decide, images, images, SEED)
     assert float(penalty) == pytest.approx(((3 - 1) ** 2 + (0 - 1) ** 2) / 2, rel=1e-5)
 
 
@@ -104,7 +105,7 @@ def interpolates(real, fake, seed) -> np.ndarray:
         seen.append(images.numpy())
         return images
 
-    gradient_penalty(spy, tf.constant(real), tf.constant(fake), seed)
+    interpolates_penalty(spy, tf.constant(real), tf.constant(fake), seed)
     assert len(seen) == 1
     return seen[0]
 
@@ -133,23 +134,46 @@ def test_gradient_penalty_is_a_function_of_its_seed(pictures):
 def test_gradient_penalty_has_a_finite_gradient_where_the_slope_is_zero(pictures):
     weight = tf.Variable(0.0)
     with tf.GradientTape() as tape:
-        penalty = gradient_penalty(lambda images: weight * images, pictures(2), pictures(2), SEED)
+        penalty = interpolates_penalty(
+            lambda images: weight * images, pictures(2), pictures(2), SEED
+        )
     assert float(penalty) == pytest.approx(1.0, abs=1e-4)
     assert math.isfinite(float(tape.gradient(penalty, weight)))
 
 
+def test_real_penalty_is_the_mean_squared_slope_of_a_patch():
+    """Patches of one number: slopes 3, 3, 3, 3 in one picture, 2, 0, 0, 0 in the other."""
+    slopes = np.zeros([2, 2, 2, 1], np.float32)
+    slopes[0], slopes[1, 0, 1] = 3.0, 2.0
+    penalty = real_penalty(lambda images: slopes * images[..., 1:2], tf.ones([2, 2, 2, 3]))
+    assert float(penalty) == pytest.approx((4 * 9 + 4) / 4 / 2)
+
+
+def test_real_penalty_looks_at_the_real_pictures(pictures):
+    """A decision of x² has a slope of 2 x."""
+    real = pictures(3, 4)
+    expected = 4 * np.square(real).sum(axis=(1, 2, 3)).mean() / (4 * 4 * 3)
+    assert float(real_penalty(tf.square, tf.constant(real))) == pytest.approx(expected, rel=1e-5)
+
+
+def between(judge, images):
+    return interpolates_penalty(judge, images, images[::-1], SEED)
+
+
+@pytest.mark.parametrize("penalty_of", [between, real_penalty])
 @pytest.mark.parametrize("affine", [True, False])
-def test_gradient_penaltys_gradient_is_the_slope_of_the_penalty(affine, tiny_config, pictures):
+def test_gradient_penaltys_gradient_is_the_slope_of_the_penalty(
+    affine, penalty_of, tiny_config, pictures
+):
     """Through the layers of a real discriminator, against finite differences."""
     config = tiny_config("selfie2anime-v2", discriminator_affine=affine)
     discriminator = build_discriminator(config, image_size=16)
     discriminator.set_weights([20 * weight for weight in discriminator.get_weights()])
     variables = trainable_variables(discriminator)
-    real, fake = pictures(2), pictures(2, seed=1)
+    images = tf.constant(pictures(2))
 
     def penalty():
-        judge = lambda images: discriminator(images, training=False)  # noqa: E731
-        return gradient_penalty(judge, real, fake, SEED)
+        return penalty_of(lambda images: discriminator(images, training=False), images)
 
     with tf.GradientTape() as tape:
         value = penalty()

@@ -261,6 +261,33 @@ def test_every_preset_trains(preset, tiny_config, new_training, pairs, pictures,
     assert step.state.steps_done() == 1
 
 
+def test_the_penalty_at_real_pictures_takes_no_generated_ones(tiny_config, new_training, pictures):
+    config = tiny_config(
+        batch_size=2, discriminator_weight=0.0, gradient_penalty=3.0, gradient_penalty_at="real"
+    )
+    step = new_training(config)
+    enlarged(step)
+    real_a, real_b, fake = (tf.constant(pictures(2, seed=seed)) for seed in range(3))
+    judges = step.state.networks[2:]
+
+    def penalty_of(judge, real):
+        with tf.GradientTape() as tape:
+            tape.watch(real)
+            decisions = judge(real)
+        slopes = tape.gradient(decisions, real)  # of their sum
+        return tf.reduce_sum(slopes**2) / 2 / (decisions.shape[1] * decisions.shape[2])
+
+    terms = [(3.0, lambda each=each: penalty_of(*each)) for each in zip(judges, (real_a, real_b))]
+    arguments = (real_a, real_b, fake, fake, 1.0)
+    found, metrics = step.strategy.run(step.discriminator_gradients, args=arguments)
+    right = sum_of_gradients(terms, judges)
+    moved = [i for i, gradient in enumerate(right) if gradient.any()]
+    assert len(moved) >= 6
+    assert_close([found[i] for i in moved], [right[i] for i in moved])
+    penalties = [float(metrics["penalty_a"]), float(metrics["penalty_b"])]
+    assert penalties == pytest.approx([float(term()) for _, term in terms], rel=1e-4)
+
+
 @pytest.mark.parametrize("kind", ["vanilla", "hinge", "wasserstein"])
 def test_every_loss_trains(kind, tiny_config, new_training, pairs, pictures, eager):
     step = new_training(tiny_config(gan_loss=kind, gradient_penalty=10.0))
