@@ -464,6 +464,8 @@ class Config:
             self._check_dropout()
         if self.losses.gan_loss == "wasserstein" and not self.losses.gradient_penalty:
             raise UserError("--gan-loss wasserstein: needs --gradient-penalty, usually 10")
+        if self.losses.gradient_penalty_at == "real" and not self.losses.gradient_penalty:
+            raise UserError("--gradient-penalty-at real: needs --gradient-penalty, such as 0.03")
         if self.one_sided():
             self._check_one_sided()
 

@@ -143,6 +143,10 @@ def test_an_unknown_setting_names_its_flag():
         ),
         ({"gan_loss": "wasserstein"}, "--gan-loss wasserstein: needs --gradient-penalty"),
         (
+            {"gradient_penalty_at": "real"},
+            "--gradient-penalty-at real: needs --gradient-penalty, such as 0.03",
+        ),
+        (
             {"recompute": True, "generator_dropout": 0.5},
             "--recompute true: not with --generator-dropout",
         ),
@@ -162,6 +166,7 @@ def test_settings_that_do_not_go_together_name_the_flag(settings, start):
         {"history_kind": "uniform", "history_size": 0, "batch_size": 5},
         {"history_size": 1, "batch_size": 5},
         {"gan_loss": "wasserstein", "gradient_penalty": 10.0},
+        {"gradient_penalty_at": "real", "gradient_penalty": 0.03},
         {"lambda_cycle": 10},
     ],
 )

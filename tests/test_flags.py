@@ -46,6 +46,7 @@ def another(flat: str):
 # What a setting's other value asks for beside it.
 NEEDED = {
     "gan_loss": {"gradient_penalty": 1.0},
+    "gradient_penalty_at": {"gradient_penalty": 1.0},
     "contrast_weight": {"lambda_cycle": 0.0, "lambda_identity": 0.0},
 }
 
