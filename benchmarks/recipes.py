@@ -37,6 +37,7 @@ RECIPES: dict[str, str] = {
     "fast-no-skip": "--preset fast --generator-skip false",
     "fast-mask": "--preset fast --generator-skip false --generator-mask",
     "fast-augment": "--preset fast --discriminator-augment color,translation,cutout",
+    "fast-penalty": "--preset fast --gradient-penalty 0.03 --gradient-penalty-at real",
     "fast-spectral": "--preset fast --discriminator-spectral-norm",
     "fast-identity": "--preset fast --lambda-identity 2.5",
     "fast-identity-every-4": "--preset fast --lambda-identity 2.5 --identity-every 4",
