@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Callable
 
 import tensorflow as tf
@@ -54,32 +53,35 @@ def interpolates_penalty(
     """
     weight = tf.random.stateless_uniform([real.shape[0], 1, 1, 1], seed)
     between = real + weight * (fake - real)
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(between)
-        decision = tf.reduce_mean(discriminator(between), axis=[1, 2, 3])
-    slope = tape.gradient(decision, between)
+    squares, _ = _squared_slopes(discriminator, between)
     # The small term keeps the square root's own gradient finite where the slope is exactly zero.
-    norm = tf.sqrt(tf.reduce_sum(tf.square(slope), axis=[1, 2, 3]) + 1e-12)
-    return tf.reduce_mean(tf.square(norm - 1.0))
+    return tf.reduce_mean(tf.square(tf.sqrt(squares + 1e-12) - 1.0))
 
 
 def real_penalty(discriminator: Callable[[tf.Tensor], Logits], real: tf.Tensor) -> tf.Tensor:
     """Squared norm of the gradient at real pictures, per patch ("R1", Mescheder et al. 2018).
 
-    The gradient is that of the sum of a picture's decisions, and its square is divided by their
-    number. So patches that do not overlap each pay for their own slope, whatever their number.
+    The squared gradient of a picture's mean decision, times the number of decisions: so patches
+    that do not overlap each pay for their own slope, whatever their number.
 
     Args:
         discriminator: images to decision map, of a known size.
         real: float32 [batch, h, w, 3].
     """
+    squares, patches = _squared_slopes(discriminator, real)
+    return patches * tf.reduce_mean(squares)
+
+
+def _squared_slopes(
+    discriminator: Callable[[tf.Tensor], Logits], images: tf.Tensor
+) -> tuple[tf.Tensor, int]:
+    """Of each picture's mean decision: the squared norm of its gradient; and of how many it is."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(real)
-        decisions = discriminator(real)
-        total = tf.reduce_sum(decisions, axis=[1, 2, 3])
-    slope = tape.gradient(total, real)
-    squares = tf.reduce_sum(tf.square(slope), axis=[1, 2, 3])
-    return tf.reduce_mean(squares) / math.prod(decisions.shape[1:])
+        tape.watch(images)
+        decisions = discriminator(images)
+        means = tf.reduce_mean(decisions, axis=[1, 2, 3])
+    slopes = tape.gradient(means, images)
+    return tf.reduce_sum(tf.square(slopes), axis=[1, 2, 3]), decisions.shape[1:].num_elements()
 
 
 def patch_contrast(queries: tf.Tensor, keys: tf.Tensor, temperature: float) -> tf.Tensor:

@@ -109,6 +109,17 @@ def test_discriminators_get_their_gradient_from_the_history(
     assert found_losses == pytest.approx(losses, rel=1e-4)
 
 
+def check_penalties(step, arguments, terms) -> None:
+    """The discriminators' gradients and logged penalties are those of the terms."""
+    found, metrics = step.strategy.run(step.discriminator_gradients, args=arguments)
+    right = sum_of_gradients(terms, step.state.networks[2:])
+    moved = [i for i, gradient in enumerate(right) if gradient.any()]
+    assert len(moved) >= 6
+    assert_close([found[i] for i in moved], [right[i] for i in moved])
+    penalties = [float(metrics["penalty_a"]), float(metrics["penalty_b"])]
+    assert penalties == pytest.approx([float(term()) for _, term in terms], rel=1e-4)
+
+
 def test_discriminators_get_the_gradient_of_the_penalty(tiny_config, new_training, pictures):
     """With generated pictures equal to real ones, every interpolate is the real one."""
     config = tiny_config("selfie2anime-v2", batch_size=2, discriminator_weight=0.0)
@@ -126,12 +137,7 @@ def test_discriminators_get_the_gradient_of_the_penalty(tiny_config, new_trainin
 
     terms = [(10.0, lambda judge=judge: penalty_of(judge)) for judge in judges]
     arguments = (real, real, real, real, 1.0)
-    found, metrics = step.strategy.run(step.discriminator_gradients, args=arguments)
-    right = sum_of_gradients(terms, judges)
-    moved = [i for i, gradient in enumerate(right) if gradient.any()]
-    assert_close([found[i] for i in moved], [right[i] for i in moved])
-    penalties = [float(metrics["penalty_a"]), float(metrics["penalty_b"])]
-    assert penalties == pytest.approx([float(penalty_of(judge)) for judge in judges], rel=1e-4)
+    check_penalties(step, arguments, terms)
 
 
 @pytest.mark.parametrize(
@@ -279,13 +285,7 @@ def test_the_penalty_at_real_pictures_takes_no_generated_ones(tiny_config, new_t
 
     terms = [(3.0, lambda each=each: penalty_of(*each)) for each in zip(judges, (real_a, real_b))]
     arguments = (real_a, real_b, fake, fake, 1.0)
-    found, metrics = step.strategy.run(step.discriminator_gradients, args=arguments)
-    right = sum_of_gradients(terms, judges)
-    moved = [i for i, gradient in enumerate(right) if gradient.any()]
-    assert len(moved) >= 6
-    assert_close([found[i] for i in moved], [right[i] for i in moved])
-    penalties = [float(metrics["penalty_a"]), float(metrics["penalty_b"])]
-    assert penalties == pytest.approx([float(term()) for _, term in terms], rel=1e-4)
+    check_penalties(step, arguments, terms)
 
 
 @pytest.mark.parametrize("kind", ["vanilla", "hinge", "wasserstein"])
