@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import shutil
 import threading
 from pathlib import Path
@@ -465,22 +464,6 @@ def test_ctrl_c(dataset, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(build_module, "write_shard", interrupt)
     assert main(["--input", str(dataset), "--output", str(tmp_path / "out")]) == 130
     assert "the same command goes on" in capsys.readouterr().err
-
-
-def test_a_build_waits_for_another_one_of_the_same_folder(dataset, built, tmp_path, capsys):
-    fcntl = pytest.importorskip("fcntl")
-    output = tmp_path / "out"
-    output.mkdir()
-    other = os.open(output, os.O_RDONLY)
-    fcntl.flock(other, fcntl.LOCK_EX)
-    thread = threading.Thread(target=build, args=(str(dataset), output))
-    thread.start()
-    while "waiting for another build" not in capsys.readouterr().err:
-        assert thread.is_alive()
-    assert content(output) == {}
-    os.close(other)
-    thread.join()
-    assert content(output) == content(built)
 
 
 # --- Mistakes ------------------------------------------------------------------------------------

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+import pytest
 
 from tests.tfrecords_tools.helpers import content, fill
 from tfrecords_tools.build import build, main
@@ -75,6 +78,27 @@ def test_kill_9_and_go_on(tmp_path):
         assert (state.parent / name).stat().st_mtime_ns == done[name]
     build(str(root), tmp_path / "at once", shards=60, quiet=True)
     assert content(state.parent) == content(tmp_path / "at once")
+
+
+def test_a_build_waits_for_another_one_of_the_same_folder(dataset, tmp_path):
+    fcntl = pytest.importorskip("fcntl")
+    output = tmp_path / "out"
+    output.mkdir()
+    other = os.open(output, os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    waiting = subprocess.Popen(
+        command("build", "--input", dataset, "--output", output),
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert waiting.stderr.readline() == f"waiting for another build in {output}\n"
+    assert content(output) == {}
+    os.close(other)
+    waiting.communicate()
+    assert waiting.returncode == 0
+    build(str(dataset), tmp_path / "alone", quiet=True)
+    assert content(output) == content(tmp_path / "alone")
 
 
 def recorded(state: Path) -> set[str]:
