@@ -18,7 +18,14 @@ _FEW_CORES = 8
 _PAIRS = {"few cores": 20_000, "many cores": 60_000, "gpu": 400_000}
 # Of the recipe of `fast`, what was found at 64 pixels; larger pictures take the paper's.
 _FOUND_AT = 64
-_FOUND = ("generator_downsamplings", "discriminator_strided", "learning_rate")
+_FOUND = (
+    "generator_downsamplings",
+    "discriminator_strided",
+    "learning_rate",
+    "gradient_penalty",
+    "gradient_penalty_at",
+    "history_size",
+)
 _MOST_EPOCHS, _LEAST_EPOCHS = 200, 2
 
 
@@ -65,9 +72,8 @@ def choose(pairs: int, side: int, machine: Machine) -> dict[str, Any]:
     Returns:
         Settings by flat name: never larger pictures than there are, 64 pixels on a few cores, 128
         on many, 256 on a GPU; channels to fit; as many epochs as the machine's share of pairs
-        allows, 2 to 200. Above 64 pixels, where the recipe of `fast` was not measured, the depth
-        and the rates are the paper's. So is the history, which `fast` does without: that was found
-        for trainings shorter than these.
+        allows, 2 to 200. Above 64 pixels, where `fast` was measured for minutes only, the depth,
+        the rate, the history and the gradient penalty (none) are the paper's.
     """
     most = {"few cores": 64, "many cores": 128, "gpu": 256}[machine.kind]
     fitting = [one for one in _SIDES if one <= min(side, most)]
@@ -79,7 +85,6 @@ def choose(pairs: int, side: int, machine: Machine) -> dict[str, Any]:
         "image_size": size,
         "generator_filters": filters,
         "discriminator_filters": filters,
-        "history_size": paper["history_size"],
         "epochs": min(_MOST_EPOCHS, max(_LEAST_EPOCHS, epochs)),
         **({name: paper[name] for name in _FOUND} if size > _FOUND_AT else {}),
     }

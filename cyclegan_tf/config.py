@@ -462,12 +462,21 @@ class Config:
             self._check_report_history()
         if self.generator.dropout:
             self._check_dropout()
-        if self.losses.gan_loss == "wasserstein" and not self.losses.gradient_penalty:
-            raise UserError("--gan-loss wasserstein: needs --gradient-penalty, usually 10")
+        if self.losses.gan_loss == "wasserstein":
+            self._check_wasserstein()
         if self.losses.gradient_penalty_at == "real" and not self.losses.gradient_penalty:
             raise UserError("--gradient-penalty-at real: needs --gradient-penalty, such as 0.03")
         if self.one_sided():
             self._check_one_sided()
+
+    def _check_wasserstein(self) -> None:
+        if not self.losses.gradient_penalty:
+            raise UserError("--gan-loss wasserstein: needs --gradient-penalty, usually 10")
+        if self.losses.gradient_penalty_at != "interpolates":
+            raise UserError(
+                "--gan-loss wasserstein: needs --gradient-penalty-at interpolates, with a "
+                "--gradient-penalty of usually 10"
+            )
 
     def _check_one_sided(self) -> None:
         reason = f"--contrast-weight {self.contrast.weight:g} trains A to B alone"

@@ -91,6 +91,8 @@ _FAST = {
     "lambda_cycle": 5.0,
     "lambda_identity": 0.0,
     "learning_rate": 3e-4,
+    "gradient_penalty": 0.03,
+    "gradient_penalty_at": "real",
     "history_size": 0,
     "average": 0.999,
 }
@@ -141,7 +143,7 @@ SUMMARIES: dict[str, str] = {
     "selfie2anime-v3": "v2 without the penalty",
     "face2anime": "6 blocks with dropout, a 3-channel decision, no identity loss",
     "cut": "Park et al. 2020: A to B alone, by patch-wise contrast, with half of the networks",
-    "fast": "small machines: 64 pixels, one downsampling, skip connection, averaged weights",
+    "fast": "small machines: 64 pixels, one downsampling, skip connection, R1, averaged weights",
     "mobile": "the best picture per millisecond on a phone",
     "auto": "fast, with size, channels and epochs picked from the pictures and the machine",
 }
@@ -155,6 +157,9 @@ def make_config(preset: str, **overrides: Any) -> Config:
     """
     if preset not in PRESETS:
         raise UserError(f"--preset {preset}: must be one of {', '.join(PRESETS)}")
-    if "epochs" in overrides and "steps" not in overrides:
-        overrides["steps"] = 0  # A preset that counts steps must not hide the epochs asked for.
-    return Config(preset=preset).replace(**{**PRESETS[preset], **overrides})
+    settings = dict(PRESETS[preset])
+    if "epochs" in overrides:
+        settings.pop("steps", None)  # A preset that counts steps must not hide the epochs.
+    if overrides.get("gradient_penalty") == 0:
+        settings.pop("gradient_penalty_at", None)  # Nothing is left that could look anywhere.
+    return Config(preset=preset).replace(**{**settings, **overrides})

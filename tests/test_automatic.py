@@ -38,7 +38,11 @@ def test_what_is_picked(pairs, side, machine, size, filters, downsamplings, epoc
     assert config.generator.downsamplings == downsamplings
     assert config.run.epochs == epochs
     assert config.generator.upsampling == "resize"  # as in fast
-    assert config.history.size == 50
+    # Those of fast up to 64 pixels, the paper's above.
+    recipe = make_config("fast" if size <= 64 else "paper")
+    assert config.history == recipe.history
+    for name in ("gradient_penalty", "gradient_penalty_at"):
+        assert getattr(config.losses, name) == getattr(recipe.losses, name)
 
 
 def test_the_command_picks_says_so_and_trains(tmp_path, monkeypatch, capsys):

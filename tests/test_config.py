@@ -141,7 +141,11 @@ def test_an_unknown_setting_names_its_flag():
             {"history_kind": "uniform", "history_size": 4, "batch_size": 5},
             "--history-size 4: must be 0 or at least",
         ),
-        ({"gan_loss": "wasserstein"}, "--gan-loss wasserstein: needs --gradient-penalty"),
+        ({"gan_loss": "wasserstein"}, "--gan-loss wasserstein: needs --gradient-penalty, "),
+        (
+            {"gan_loss": "wasserstein", "gradient_penalty": 9.0, "gradient_penalty_at": "real"},
+            "--gan-loss wasserstein: needs --gradient-penalty-at interpolates",
+        ),
         (
             {"gradient_penalty_at": "real"},
             "--gradient-penalty-at real: needs --gradient-penalty, such as 0.03",

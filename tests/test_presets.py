@@ -151,6 +151,12 @@ def test_an_override_wins_over_the_preset():
     assert make_config("anime-scene", epochs=3).run.epochs == 3
 
 
+def test_fast_has_r1_and_can_do_without():
+    assert make_config("fast").losses.gradient_penalty_at == "real"
+    losses = make_config("fast", gradient_penalty=0.0).losses
+    assert (losses.gradient_penalty, losses.gradient_penalty_at) == (0.0, "interpolates")
+
+
 def test_an_unknown_preset_is_one_line_with_the_right_ones():
     with pytest.raises(UserError) as caught:
         make_config("papyrus")
