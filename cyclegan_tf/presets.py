@@ -94,6 +94,7 @@ _FAST = {
     "gradient_penalty": 0.03,
     "gradient_penalty_at": "real",
     "history_size": 0,
+    "steps": 20_000,
     "average": 0.999,
 }
 
@@ -143,7 +144,7 @@ SUMMARIES: dict[str, str] = {
     "selfie2anime-v3": "v2 without the penalty",
     "face2anime": "6 blocks with dropout, a 3-channel decision, no identity loss",
     "cut": "Park et al. 2020: A to B alone, by patch-wise contrast, with half of the networks",
-    "fast": "small machines: 64 pixels, one downsampling, skip connection, R1, averaged weights",
+    "fast": "small machines: 64 pixels, half an hour on two CPU cores, averaged weights",
     "mobile": "the best picture per millisecond on a phone",
     "auto": "fast, with size, channels and epochs picked from the pictures and the machine",
 }
