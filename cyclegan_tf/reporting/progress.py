@@ -44,6 +44,7 @@ class Progress:
         self._steps_per_epoch = steps_per_epoch
         self._epochs = max(1, -(-total_steps // steps_per_epoch))
         self._smoothed: dict[str, float] = {}
+        self._timed = False
         terminal = sys.stderr.isatty()
         self._bar = tqdm(
             total=total_steps,
@@ -69,7 +70,10 @@ class Progress:
         texts = [f"{shown} {value:.3f}" for shown, value in self._smoothed.items()]
         self._bar.set_postfix_str(" ".join(texts), refresh=False)
         self._bar.set_description_str(self._epoch(self._bar.n + steps), refresh=False)
-        self._bar.update(steps)
+        if self._timed:
+            self._bar.update(steps)
+        else:
+            self._count_untimed(steps)
 
     def note(self, text: str) -> None:
         """Prints a line on stderr without breaking the bar."""
@@ -89,6 +93,15 @@ class Progress:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _count_untimed(self, steps: int) -> None:
+        """The first steps wait for the graph: their time would promise hours of training."""
+        self._timed = True
+        self._bar.unpause()
+        self._bar.initial += steps
+        self._bar.last_print_n += steps
+        self._bar.n += steps
+        self._bar.refresh()
 
     def _smooth(self, shown: str, value: float, steps: int) -> None:
         """An exponential moving average in steps, whatever the number of steps per call."""

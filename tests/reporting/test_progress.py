@@ -37,12 +37,15 @@ def clock(monkeypatch):
 
 def test_line_shows_epoch_throughput_remaining_time_and_mean_losses(clock, capsys):
     with Progress(total_steps=100, done_steps=20, steps_per_epoch=40, batch_size=4) as bar:
-        clock[0] += 40
-        bar.update(20, LOSSES)
-    # 20 steps of 4 images in 40 s; 60 more take 2 min.
-    assert capsys.readouterr().err.splitlines()[1] == (
-        "epoch 2/3, 40%, 2.00 images/s, 02:00 left, G 0.500 cycle 0.250 D 0.100"
-    )
+        clock[0] += 300
+        bar.update(4, LOSSES)
+        clock[0] += 32
+        bar.update(16, LOSSES)
+    # 16 steps of 4 images in 32 s, and 60 more take 2 min; the first 4 waited for the graph.
+    assert capsys.readouterr().err.splitlines()[1:3] == [
+        "epoch 1/3, 24%, ? images/s, ? left, G 0.500 cycle 0.250 D 0.100",
+        "epoch 2/3, 40%, 2.00 images/s, 02:00 left, G 0.500 cycle 0.250 D 0.100",
+    ]
 
 
 def test_last_epoch_ends_as_itself(clock, capsys):
