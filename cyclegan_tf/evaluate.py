@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 
 from cyclegan_tf.config import FEATURE_NETWORKS, Config
@@ -30,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     config = Config.load(arguments.run_dir)
     start_tensorflow()
     result = evaluate(arguments, config)
-    path = arguments.output or arguments.run_dir / _file_name(result)
+    path = arguments.output or arguments.run_dir / _file_name(result, arguments)
     _write(path, json.dumps(result, indent=2) + "\n")
     print(format_table(result))
     print(f"Written: {path}")
@@ -169,9 +170,16 @@ def _cell(name: str, scores: dict[str, float]) -> str:
     return f"{scores[name]:.{digits}f}"
 
 
-def _file_name(result: dict) -> str:
-    features = result["protocol"]["features"]
-    return f"evaluation-{result['step']:07d}-{result['weights']}-{features}.json"
+def _file_name(result: dict, arguments: argparse.Namespace) -> str:
+    """Of its own for all that makes other figures, so that none replaces those of others."""
+    parts = ["evaluation", f"{result['step']:07d}", result["weights"], arguments.features]
+    if arguments.data:
+        parts.append(re.sub(r"[^A-Za-z0-9]+", "-", result["protocol"]["data"]).strip("-"))
+    if arguments.max_images:
+        parts.append(f"first-{arguments.max_images}")
+    if arguments.paired:
+        parts.append("paired")
+    return "-".join(parts) + ".json"
 
 
 def _write(path: Path, text: str) -> None:

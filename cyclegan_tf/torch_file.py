@@ -166,10 +166,14 @@ def _read_pickles(data: bytes) -> tuple[Any, Mapping[str, bytes]]:
 def _check_names(content: Any) -> None:
     if not isinstance(content, dict) or not content:
         raise _Refused(f"holds a {type(content).__name__}, not tensors by name")
-    others = [str(name) for name, value in content.items() if not isinstance(value, _Tensor)]
+    others = [
+        str(name)
+        for name, value in content.items()
+        if not isinstance(value, _Tensor) or not isinstance(name, str)
+    ]
     if others:
         raise _Refused(
-            f"holds {', '.join(others[:5])} beside tensors; save the generator's state dict alone"
+            f"holds {', '.join(others[:5])} beside tensors by name; save the generator's state dict alone"
         )
 
 

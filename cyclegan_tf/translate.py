@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import glob
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,13 +17,13 @@ from typing import TYPE_CHECKING
 
 from cyclegan_tf.environment import start_tensorflow
 from cyclegan_tf.errors import UserError, run_command
+from cyclegan_tf.exporting.suffixes import FILMS, PICTURES
 from cyclegan_tf.flags import Parser
 
 if TYPE_CHECKING:
     from cyclegan_tf.exporting.translator import Translator
 
-_PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-_FILMS = (".gif", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
+_KNOWN = PICTURES + FILMS
 _SMOOTH = 0.8
 
 
@@ -36,7 +37,7 @@ class Job:
     @property
     def is_film(self) -> bool:
         """Whether it has frames."""
-        return self.source.suffix.lower() in _FILMS
+        return self.source.suffix.lower() in FILMS
 
 
 @dataclass
@@ -46,10 +47,14 @@ class Outcome:
     done: int = 0
     skipped: int = 0
     failed: list[tuple[Path, str]] = field(default_factory=list)
+    others: Counter[str] = field(default_factory=Counter)  # files left out, by suffix
 
     def summary(self) -> str:
         """A few lines for the end of the command."""
         lines = [f"{path}: {reason}" for path, reason in self.failed]
+        if self.others:
+            kinds = ", ".join(suffix or "none" for suffix in sorted(self.others))
+            lines.append(f"left out: {sum(self.others.values())} of other kinds (suffixes: {kinds})")
         counts = f"{self.done} translated, {len(self.failed)} failed"
         if self.skipped:
             counts += f", {self.skipped} already there (--overwrite replaces them)"
@@ -137,7 +142,7 @@ def plan(inputs: list[str], output: Path, outcome: Outcome) -> list[Job]:
 
     Args:
         inputs: files, patterns and folders.
-        output: the folder for the results; it is left out where it lies in an input folder.
+        output: the folder for the results; it is left out where it lies among the inputs.
         outcome: takes what cannot be translated.
 
     Raises:
@@ -145,10 +150,10 @@ def plan(inputs: list[str], output: Path, outcome: Outcome) -> list[Job]:
     """
     jobs: dict[Path, Job] = {}
     for text in inputs:
-        for source, relative in _files(text, output):
+        for source, relative in _files(text, output, outcome):
             target = output / relative
-            if source.suffix.lower() not in _PICTURES + _FILMS:
-                known = " ".join(_PICTURES + _FILMS)
+            if source.suffix.lower() not in _KNOWN:
+                known = " ".join(_KNOWN)
                 outcome.failed.append((source, f"of an unknown kind; must be one of {known}"))
             elif target in jobs and not source.samefile(jobs[target].source):
                 outcome.failed.append((source, f"{target} is the result of {jobs[target].source}"))
@@ -157,11 +162,11 @@ def plan(inputs: list[str], output: Path, outcome: Outcome) -> list[Job]:
     return list(jobs.values())
 
 
-def _files(text: str, output: Path) -> Iterator[tuple[Path, Path]]:
+def _files(text: str, output: Path, outcome: Outcome) -> Iterator[tuple[Path, Path]]:
     """(file, path relative to the input) of each file that one input names."""
     path = Path(text)
     if path.is_dir():
-        yield from _walk(path, output)
+        yield from _walk(path, output, outcome)
     elif path.exists():
         yield path, Path(path.name)
     else:
@@ -169,12 +174,17 @@ def _files(text: str, output: Path) -> Iterator[tuple[Path, Path]]:
         files = [Path(match) for match in matches if Path(match).is_file()]
         if not files:
             raise UserError(f"{text}: no such file or folder, and no pattern that fits any file")
-        root = _fixed_part(text)
-        yield from ((file, file.relative_to(root)) for file in files)
+        root, results = _fixed_part(text), output.resolve()
+        for file in files:
+            if not file.resolve().is_relative_to(results):
+                yield file, file.relative_to(root)
 
 
-def _walk(folder: Path, output: Path) -> Iterator[tuple[Path, Path]]:
-    """Pictures and films below a folder; links to folders, which may lead round, are left."""
+def _walk(folder: Path, output: Path, outcome: Outcome) -> Iterator[tuple[Path, Path]]:
+    """Pictures and films below a folder; links to folders, which may lead round, are left.
+
+    Files of other kinds are counted, hidden ones are not.
+    """
     results = output.resolve()
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(
@@ -184,8 +194,12 @@ def _walk(folder: Path, output: Path) -> Iterator[tuple[Path, Path]]:
         )
         for name in sorted(names):
             path = Path(parent) / name
-            if path.suffix.lower() in _PICTURES + _FILMS and not name.startswith("."):
+            if name.startswith("."):
+                continue
+            if path.suffix.lower() in _KNOWN:
                 yield path, path.relative_to(folder)
+            else:
+                outcome.others[path.suffix.lower()] += 1
 
 
 def _fixed_part(pattern: str) -> Path:
@@ -243,7 +257,7 @@ def translate_jobs(
 def _read_batches(jobs: list[Job], arguments, outcome: Outcome, on_bad) -> Iterator[list]:
     """Decoded pictures in rows of equal size, at most --batch-size and one tile's memory each."""
     from cyclegan_tf.exporting.pictures import BadFile, read_picture
-    from cyclegan_tf.exporting.translator import TILE
+    from cyclegan_tf.exporting.translator import most_at_once
 
     batch: list = []
     for job in jobs:
@@ -253,8 +267,7 @@ def _read_batches(jobs: list[Job], arguments, outcome: Outcome, on_bad) -> Itera
             outcome.failed.append((job.source, str(error)))
             on_bad()
             continue
-        height, width = picture.pixels.shape[:2]
-        most = max(1, min(arguments.batch_size, TILE**2 // (height * width)))
+        most = most_at_once(picture.pixels, arguments.batch_size)
         if batch and (batch[0][1].pixels.shape != picture.pixels.shape or len(batch) >= most):
             yield batch
             batch = []

@@ -14,7 +14,7 @@ from cyclegan_tf.evaluation import features
 from cyclegan_tf.training.checkpoints import Checkpoints
 from cyclegan_tf.training.run_directory import create_run_directory
 from cyclegan_tf.training.state import TrainingState
-from tests.tiny import pack_demo, tiny_features
+from tests.tiny import pack_charts, pack_demo, tiny_features
 
 
 @pytest.fixture(scope="module")
@@ -118,8 +118,6 @@ def test_figures_carry_the_name_of_their_network(evaluate):
 
 
 def test_other_pictures_may_be_named(evaluate, tmp_path):
-    from tests.tiny import pack_charts
-
     shards = pack_charts(tmp_path, trainA=4, trainB=4, testA=5, testB=6)
     result, _ = evaluate("--data", shards.folder)
     assert result["protocol"]["pictures"] == "5 of testA, 6 of testB"
@@ -131,6 +129,20 @@ def test_the_json_goes_into_the_run_under_a_name_of_its_own(run_dir, capsys):
     path = run_dir / "evaluation-0000007-last-inceptionv3.json"
     assert json.loads(path.read_text())["weights"] == "last"
     assert str(path) in capsys.readouterr().out
+
+
+def test_other_pictures_or_fewer_go_into_files_of_their_own(run_dir, tmp_path, capsys):
+    shards = pack_charts(tmp_path, trainA=4, trainB=4, testA=5, testB=5)
+    before = set(run_dir.glob("evaluation-*"))
+    for flags in ([], ["--data", str(shards.folder)], ["--max-images", "4"]):
+        assert command.main(["--run-dir", str(run_dir), *flags]) == 0
+    print(capsys.readouterr().out)
+    written = set(run_dir.glob("evaluation-*")) - before
+    sources = {json.loads(path.read_text())["protocol"]["data"] for path in written}
+    assert len(written) == 3
+    digest = shards.manifest.fingerprint[:8]
+    assert f"pictures ({digest})" in sources and len(sources) == 2
+    assert run_dir / f"evaluation-0000007-average-inceptionv3-pictures-{digest}.json" in written
 
 
 def test_errors_are_one_line(refused, run_dir, tmp_path):

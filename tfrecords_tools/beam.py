@@ -51,7 +51,7 @@ def write_shards(
         options: Further flags for the pipeline, as one would type them.
 
     Raises:
-        UserError: If Beam is not installed.
+        UserError: If Beam is not installed, or ``options`` has an open quote.
         PipelineFailed: If the pipeline fails.
     """
     try:
@@ -61,7 +61,10 @@ def write_shards(
         raise UserError(
             f"--runner {runner}: needs Apache Beam ({error}); pip install 'cyclegan_tf[beam]'"
         ) from None
-    flags = [f"--runner={runner}", *shlex.split(options)]
+    try:
+        flags = [f"--runner={runner}", *shlex.split(options)]
+    except ValueError as error:
+        raise UserError(f"--runner-args {options}: cannot be taken apart ({error})") from None
     work = [(str(output / file), items, max_side) for file, items in plan.items()]
     try:
         with apache_beam.Pipeline(options=PipelineOptions(flags)) as pipeline:

@@ -358,6 +358,8 @@ def _origin(of: Manifest) -> str:
     """Says what shards were made of, e.g. "selfie2anime (1a2b3c4d; --max-side 256)"."""
     options = {"--shards": of.shards, "--max-side": of.max_side}
     given = [f"{flag} {value}" for flag, value in options.items() if value is not None]
+    if of.version != manifest.VERSION:
+        given.append(f"packed in the way of version {of.version}")
     return f"{of.source} ({'; '.join([of.fingerprint[:8], *given])})"
 
 

@@ -6,7 +6,7 @@ import functools
 import io
 from dataclasses import dataclass
 
-from PIL import ExifTags, Image, ImageCms, ImageOps, ImageStat, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageChops, ImageCms, ImageOps, ImageStat, UnidentifiedImageError
 
 # A header can promise any size. Above this (about 9,500 × 9,500, Pillow's own warning level) a
 # file is taken for a decompression bomb and never decoded.
@@ -14,6 +14,9 @@ MAX_PIXELS = 89_478_485
 # Standard deviation of the luminance, of 255, below which an image shows nothing to learn from.
 MIN_DEVIATION = 1.5
 JPEG_QUALITY = 95
+
+# Levels of 255 by which the makers' own renderings of sRGB differ.
+_SAME_COLOUR = 4
 
 # The formats we let Pillow try. Its full list holds some that start other programs (EPS).
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
@@ -76,7 +79,7 @@ def _load(data: bytes) -> Image.Image:
     if not data:
         raise BadImage("empty", "0 bytes")
     try:
-        image = Image.open(io.BytesIO(data), formats=_formats())
+        image = Image.open(io.BytesIO(data), formats=readable_formats())
         if image.width * image.height > MAX_PIXELS:
             raise BadImage("too large", f"{image.width}x{image.height}, over {MAX_PIXELS:,} pixels")
         image.load()
@@ -87,7 +90,7 @@ def _load(data: bytes) -> Image.Image:
     except UnidentifiedImageError as error:
         if data.startswith(_SIGNATURES):
             raise BadImage("unreadable", "damaged header") from error
-        raise BadImage("not an image", f"none of {', '.join(_formats())}") from error
+        raise BadImage("not an image", f"none of {', '.join(readable_formats())}") from error
     except Exception as error:  # On damaged input, Pillow's decoders raise nearly anything.
         reason = "truncated" if "truncated" in str(error).lower() else "unreadable"
         raise BadImage(reason, _one_line(error)) from error
@@ -95,7 +98,8 @@ def _load(data: bytes) -> Image.Image:
 
 
 @functools.lru_cache(maxsize=1)
-def _formats() -> tuple[str, ...]:
+def readable_formats() -> tuple[str, ...]:
+    """Returns Pillow's names of the kinds of images that are taken, as far as it has them."""
     Image.init()
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
@@ -113,6 +117,8 @@ def _why_reencode(image: Image.Image, data: bytes, max_side: int | None) -> str 
         return "EXIF orientation"
     if _is_transparent(image):
         return "transparency"
+    if _changes_colours(image.info.get("icc_profile"), image.mode):
+        return "colour profile"
     if max_side is not None and max(image.size) > max_side:
         return "larger than --max-side"
     if not _tensorflow_decodes(data, image):
@@ -135,6 +141,25 @@ def _is_transparent(image: Image.Image) -> bool:
     return image.convert("RGBA").getchannel("A").getextrema()[0] < 255
 
 
+@functools.lru_cache(maxsize=64)
+def _changes_colours(profile: bytes | None, mode: str) -> bool:
+    """Tells whether a profile means other colours than sRGB's, which tf.image takes for granted."""
+    if not profile:
+        return False
+    mode = "L" if mode == "L" else "RGB"
+    colours = _colours().convert(mode)
+    meant = ImageChops.difference(to_srgb(colours, profile), colours.convert("RGB"))
+    return max(high for _, high in meant.getextrema()) > _SAME_COLOUR
+
+
+@functools.lru_cache(maxsize=1)
+def _colours() -> Image.Image:
+    """Every colour of 0, 15, 30 … 255, as an image."""
+    levels = range(0, 256, 15)
+    colours = [bytes([red, green, blue]) for red in levels for green in levels for blue in levels]
+    return Image.frombytes("RGB", (len(colours), 1), b"".join(colours))
+
+
 def _tensorflow_decodes(data: bytes, image: Image.Image) -> bool:
     """Tells whether training will be able to decode ``data``: the surest way is to do it."""
     import tensorflow as tf
@@ -151,20 +176,25 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
     profile = image.info.get("icc_profile")
     if _orientation(image) != 1:
         image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):
-        image = from_16_bit(image)
-    if image.mode == "F":
-        raise BadImage("unreadable", "floating-point pixels")
+    image = with_8_bits(image)
     if _is_transparent(image):
         canvas = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(canvas, image.convert("RGBA")).convert("RGB")
     return to_srgb(image, profile)
 
 
-def from_16_bit(image: Image.Image) -> Image.Image:
-    """An image with 16 bits of grey as one with 8."""
+def with_8_bits(image: Image.Image) -> Image.Image:
+    """An image with 16 bits of grey as one with 8, any other as it is.
+
+    Raises:
+        ValueError: If its pixels are floating-point numbers, whose white could be anything.
+    """
     import numpy as np
 
+    if image.mode == "F":
+        raise ValueError("floating-point pixels")
+    if not image.mode.startswith("I"):
+        return image
     values = np.asarray(image).astype(np.float32) / 257
     return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
 

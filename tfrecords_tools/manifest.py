@@ -14,7 +14,9 @@ from cyclegan_tf.errors import UserError
 from tfrecords_tools.paths import AnyPath, as_path
 from tfrecords_tools.schema import SPLITS
 
-VERSION = 1
+VERSION = 2
+# In version 1, pictures that were kept as they came kept the colours of their profiles, too.
+_READABLE = (1, VERSION)
 FILE_NAME = "manifest.json"
 
 
@@ -75,7 +77,7 @@ class Manifest:
     """What a folder of shards holds.
 
     Attributes:
-        version: Version of the manifest and of the examples, ``VERSION``.
+        version: Version of the manifest and of the examples; new ones have ``VERSION``.
         source: Where the images came from, e.g. "demo", "tfds:cycle_gan/maps" or a folder's name.
         fingerprint: Hash of the source's content (names and bytes).
         paired: Whether the test splits are true pairs: testA and testB images with the same
@@ -165,10 +167,10 @@ def _read(path: AnyPath) -> dict[str, Any]:
 
 
 def _check_fields(path: Path, fields: dict[str, Any]) -> None:
-    if fields.get("version") != VERSION:
+    if fields.get("version") not in _READABLE:
         raise UserError(
-            f"{path}: version {fields.get('version')!r} is unknown; this software reads version"
-            f" {VERSION}; build the shards again"
+            f"{path}: version {fields.get('version')!r} is unknown; this software reads versions"
+            f" {' and '.join(map(str, _READABLE))}; build the shards again"
         )
     _check_kinds(path, "", fields, _KINDS)
     for split, entries in fields["splits"].items():

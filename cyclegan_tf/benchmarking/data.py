@@ -59,9 +59,12 @@ def _pipeline_pictures(batches: Iterator) -> Iterator[int]:
 
 
 def _encoded(shards: Shards) -> list[bytes]:
-    paths = [str(path) for split in ("trainA", "trainB") for path in shards.paths(split)]
-    examples = tf.data.TFRecordDataset(paths).map(parse_example).take(_PICTURES)
-    return [example["image"].numpy() for example in examples]
+    encoded = []
+    for split in ("trainA", "trainB"):
+        paths = [str(path) for path in shards.paths(split)]
+        examples = tf.data.TFRecordDataset(paths).map(parse_example).take(_PICTURES // 2)
+        encoded += [example["image"].numpy() for example in examples]
+    return encoded
 
 
 def _pillow_pictures(encoded: list[bytes], config: DataConfig, rng) -> Iterator[int]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from cyclegan_tf.data.shards import Shards
 from cyclegan_tf.errors import UserError
 from tfrecords_tools.build import build, fingerprint
-from tfrecords_tools.manifest import FILE_NAME
+from tfrecords_tools.manifest import FILE_NAME, VERSION
 from tfrecords_tools.paths import is_remote
 
 _MIN_PICTURES = 2
@@ -21,7 +21,7 @@ _CACHE = "CYCLEGAN_TF_CACHE"
 def open_data(data: str, mended: Path | None = None) -> Shards:
     """Opens the shards that ``data`` names, after packing them if they are not packed yet.
 
-    Packed shards are kept in ``cache_folder()`` under a name made from the content, so that the
+    Packed shards are kept in ``cache_folder()`` under a name made from the content and the way of packing, so that the
     same pictures are packed once, whatever runs use them.
 
     Args:
@@ -68,7 +68,7 @@ def cache_folder() -> Path:
 def _packed(data: str) -> Path:
     content = fingerprint(data, flag="--data")
     name = re.sub(r"[^A-Za-z0-9]+", "-", Path(data).name).strip("-") or "data"
-    folder = cache_folder() / f"{name}-{content[:16]}"
+    folder = cache_folder() / f"{name}-{content[:16]}-{VERSION}"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -96,6 +96,7 @@ class Evaluator:
         """What the scores depend on, for people and for JSON."""
         size = self.image_size
         told: dict[str, object] = {
+            "data": f"{self.shards.manifest.source} ({self.shards.manifest.fingerprint[:8]})",
             "pictures": f"{self.counts['A']} of testA, {self.counts['B']} of testB",
             "resize": f"bicubic to {size}",
         }

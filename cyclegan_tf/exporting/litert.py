@@ -28,6 +28,9 @@ class LiteRtModel:
 
     Attributes:
         side: height and width of the pictures it takes.
+
+    Raises:
+        ValueError: if it does not take one square picture and give another of the same kind.
     """
 
     def __init__(self, model: bytes, threads: int | None = None) -> None:
@@ -38,19 +41,19 @@ class LiteRtModel:
         self._interpreter.allocate_tensors()
         (self._input,) = self._interpreter.get_input_details()
         (self._output,) = self._interpreter.get_output_details()
-        self.side = int(self._input["shape"][1])
+        kinds = {(tuple(end["shape"]), end["dtype"]) for end in (self._input, self._output)}
+        self.side = int(self._input["shape"][-2:][0])
+        one = (1, self.side, self.side, 3)
+        if kinds not in ({(one, np.uint8)}, {(one, np.float32)}):
+            raise ValueError("not one square picture in and one out, as export writes them")
 
     @classmethod
     def open(cls, path: Path, threads: int | None = None) -> LiteRtModel:
         """Reads a file; UserError if it is none of ours or ai-edge-litert is missing."""
         try:
-            model = cls(Path(path).read_bytes(), threads)
+            return cls(Path(path).read_bytes(), threads)
         except (OSError, ValueError, RuntimeError) as error:
-            raise UserError(f"{path}: not a readable .tflite file ({error})") from error
-        shape = [1, model.side, model.side, 3]
-        if model._input["shape"].tolist() != shape or model._output["shape"].tolist() != shape:
-            raise UserError(f"{path}: was not written by cyclegan_tf.export")
-        return model
+            raise UserError(f"{path}: no .tflite file that can be used ({error})") from error
 
     def translate(self, images: np.ndarray) -> np.ndarray:
         """uint8 [batch, side, side, 3] to the same, whatever the file itself takes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,11 +12,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from tfrecords_tools.images import JPEG_QUALITY, from_16_bit, to_srgb
+from tfrecords_tools.images import JPEG_QUALITY, readable_formats, to_srgb, with_8_bits
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-# Pillow's full list holds some that start other programs (EPS).
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+# Kinds that hold no alpha.
+_OPAQUE = ("JPEG", "PPM")
+# Kinds whose further pictures are frames, not pages or previews.
+_ANIMATED = ("PNG", "WEBP", "AVIF")
 
 
 class BadFile(Exception):
@@ -67,14 +69,15 @@ def read_picture(source: Path | Image.Image) -> Picture:
     """Decodes a file, or takes a Pillow image: EXIF orientation applied, colours converted to sRGB.
 
     Raises:
-        BadFile: if it is no picture, damaged, or larger than Pillow holds to be safe.
+        BadFile: if it is no picture, an animation, damaged, or larger than Pillow holds to be
+            safe, or its pixels are floating-point numbers.
     """
-    if isinstance(source, Image.Image):
-        return _picture(source)
     try:
+        if isinstance(source, Image.Image):
+            return _picture(source)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(source, formats=_FORMATS) as image:
+            with Image.open(source, formats=readable_formats()) as image:
                 return _picture(image)
     except FileNotFoundError:
         raise BadFile("no such file") from None
@@ -89,9 +92,11 @@ def save_picture(picture: Picture, path: Path) -> None:
         BadFile: if it cannot be written.
     """
     image = picture.image()
-    if path.suffix.lower() in (".jpg", ".jpeg"):
+    kind = Image.registered_extensions().get(path.suffix.lower())
+    if kind is None:
+        raise BadFile(f"cannot be written (this Pillow knows no {path.suffix})")
+    if kind in _OPAQUE:
         image = image.convert("RGB")
-    kind = Image.registered_extensions()[path.suffix.lower()]
     try:
         with unfinished_file(path) as unfinished:
             image.save(unfinished, kind, quality=JPEG_QUALITY, subsampling=0)
@@ -101,9 +106,12 @@ def save_picture(picture: Picture, path: Path) -> None:
 
 @contextmanager
 def unfinished_file(path: Path) -> Iterator[Path]:
-    """A file beside ``path``, of the same suffix, that becomes it if all goes well."""
+    """A file beside ``path``, of the same suffix, that becomes it if all goes well.
+
+    Each process has one of its own, so that none publishes what another is still writing.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".unfinished-{path.name}")
+    unfinished = path.with_name(f".unfinished-{os.getpid()}-{path.name}")
     # Someone else's link in its place must not be written through.
     unfinished.unlink(missing_ok=True)
     try:
@@ -114,10 +122,10 @@ def unfinished_file(path: Path) -> Iterator[Path]:
 
 
 def _picture(image: Image.Image) -> Picture:
+    if image.format in _ANIMATED and getattr(image, "n_frames", 1) > 1:
+        raise ValueError(f"holds {image.n_frames} frames; of films, only GIF and video files fit")
     profile = image.info.get("icc_profile")
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):
-        image = from_16_bit(image)
+    image = with_8_bits(ImageOps.exif_transpose(image))
     alpha = None
     if image.has_transparency_data:
         image = image.convert("RGBA")

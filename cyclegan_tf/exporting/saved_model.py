@@ -55,8 +55,9 @@ def export_saved_models(
         ]
         present = [name for name in DIRECTIONS if (Path(output) / name).is_dir()]
         serving_files.write_guides(Path(output), present)
-    except OSError as error:
-        raise UserError(f"--output {output}: cannot be written ({error.strerror})") from error
+    except (OSError, tf.errors.OpError) as error:  # TensorFlow has errors of its own for a disk.
+        reason = getattr(error, "strerror", None) or getattr(error, "message", error)
+        raise UserError(f"--output {output}: cannot be written ({reason})") from error
     return versions
 
 

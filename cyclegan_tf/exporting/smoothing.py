@@ -76,6 +76,6 @@ def change_between(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 
 def _box_blur(values: np.ndarray) -> np.ndarray:
     # Pillow blurs 8-bit images only, so the change of ±255 is halved and shifted into 0 to 255.
-    levels = Image.fromarray(np.rint(values / 2 + 127.5).clip(0, 255).astype(np.uint8))
+    levels = Image.fromarray(np.rint(values / 2 + 128).clip(0, 255).astype(np.uint8))
     blurred = np.asarray(levels.filter(ImageFilter.BoxBlur(_BLUR)), np.float32)
-    return 2 * (blurred - 127.5)
+    return 2 * (blurred - 128)

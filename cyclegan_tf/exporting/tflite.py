@@ -125,6 +125,8 @@ def export_tflite(
     config = Config.load(run_dir)
     size = options.image_size or config.data.image_size
     _check_size(size)
+    if options.seed < 0:
+        raise UserError(f"--seed {options.seed}: must be at least 0")
     shards = open_data(options.data or config.data.data)
     directions = directions or saved_directions(run_dir, config) or DIRECTIONS
     generators = {name: load_generator(run_dir, config, name, size) for name in directions}

@@ -22,6 +22,17 @@ Output = Union[Image.Image, np.ndarray]
 TILE = 1024
 
 
+def most_at_once(pixels: np.ndarray, batch_size: int) -> int:
+    """How many pictures of a size one batch may hold: together no more than one tile.
+
+    Args:
+        pixels: one of them, [height, width, channels].
+        batch_size: how many are allowed at most.
+    """
+    height, width = pixels.shape[:2]
+    return max(1, min(batch_size, TILE**2 // (height * width)))
+
+
 @dataclass(frozen=True)
 class Translator:
     """Translates pictures of any size.
@@ -152,9 +163,9 @@ def _from_run(run_dir: Path, direction: str | None) -> Translator:
 def _from_saved_model(path: Path) -> Translator:
     import tensorflow as tf
 
-    from cyclegan_tf.exporting.untrusted import refuse_outside
+    from cyclegan_tf.exporting.untrusted import refuse_foreign
 
-    refuse_outside(path)
+    refuse_foreign(path)
     try:
         module = tf.saved_model.load(str(path))
     except (OSError, ValueError, KeyError, IndexError, AttributeError, tf.errors.OpError) as error:

@@ -14,8 +14,8 @@ from PIL import Image
 from cyclegan_tf.errors import UserError
 from cyclegan_tf.exporting.pictures import BadFile, Picture, unfinished_file
 from cyclegan_tf.exporting.smoothing import FlickerMeter, Smoother
+from cyclegan_tf.exporting.translator import most_at_once
 
-SUFFIXES = (".gif", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
 _QUALITY = {"libx264": {"crf": "18"}, "libvpx-vp9": {"crf": "24", "b": "0"}}
 _CODECS = {".gif": "gif", ".webm": "libvpx-vp9"}
 _BT709, _UNSPECIFIED = 1, 2  # ffmpeg's numbers for colour matrices; HD video has the first
@@ -86,10 +86,10 @@ def _translate_frames(
     film, writer: _Writer, translate, options: FilmOptions, on_frame
 ) -> FilmReport:
     smoother, meter, count = Smoother(options.smooth), FlickerMeter(), 0
-    for batch in _batches(_frames(film, writer), options.batch_size):
-        pictures = [picture.resized(options.size) for _, picture in batch]
-        translations = translate(np.stack([picture.pixels for picture in pictures]))
-        for (frame, _), picture, pixels in zip(batch, pictures, translations):
+    frames = ((frame, picture.resized(options.size)) for frame, picture in _frames(film, writer))
+    for batch in _batches(frames, options.batch_size):
+        translations = translate(np.stack([picture.pixels for _, picture in batch]))
+        for (frame, picture), pixels in zip(batch, translations):
             smoothed = smoother.smooth(picture.pixels, pixels)
             meter.add(picture.pixels, smoothed)
             result = picture.with_pixels(smoothed)
@@ -125,9 +125,11 @@ def _picture(frame, keep_alpha: bool) -> Picture:
     return Picture(pixels)
 
 
-def _batches(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
-    while batch := list(itertools.islice(items, size)):
-        yield batch
+def _batches(frames: Iterator[Any], size: int) -> Iterator[list[Any]]:
+    """As many frames at once as are allowed and fit."""
+    for first in frames:
+        rest = most_at_once(first[1].pixels, size) - 1
+        yield [first, *itertools.islice(frames, rest)]
 
 
 class _Writer:
@@ -143,7 +145,11 @@ class _Writer:
         self._output = self._av.open(str(path), "w", options=options)
         self._film = film.streams.video[0] if film.streams.video else None
         self._is_gif = loop is not None
-        self._codec = _CODECS.get(path.suffix.lower(), "libx264")
+        suffix = path.suffix.lower()
+        self._codec = _CODECS.get(suffix, "libx264")
+        # An AVI file has no times of its own, so its frames must be stored as they are shown.
+        ordered = {"bf": "0"} if suffix == ".avi" else {}
+        self._options = {**_QUALITY.get(self._codec, {}), **ordered}
         self._video = self._graph = None
         self._waiting: list[Any] = []
         has_sound = film.streams.audio and not self._is_gif
@@ -190,7 +196,7 @@ class _Writer:
         height, width = picture.pixels.shape[:2]
         rate = self._film.average_rate or 25
         self._video = self._output.add_stream(
-            self._codec, rate=rate, options=_QUALITY.get(self._codec, {})
+            self._codec, rate=rate, options=self._options
         )
         context = self._video.codec_context
         context.time_base = self._film.time_base

@@ -28,7 +28,7 @@ HEALTH_MEASURE = "diversity_ab"  # in every record of a look at the run's health
 _GROUPS = {
     "losses": (
         *("generator", "discriminator", "cycle", "identity", "penalty"),
-        *("teacher", "features"),
+        *("teacher", "features", "contrast"),
     ),
     "health": (
         "diversity",

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from cyclegan_tf.config import Config, all_settings, flag
+from cyclegan_tf.errors import UserError
 from cyclegan_tf.reporting import charts
 from cyclegan_tf.reporting.files import write_atomically
 from cyclegan_tf.reporting.metrics import HEALTH_MEASURE, read_metrics
@@ -62,7 +63,7 @@ def write_report(run_dir: Path) -> Path:
         The path of the page.
 
     Raises:
-        UserError: if config.json or metrics.jsonl cannot be read.
+        UserError: if config.json or metrics.jsonl cannot be read, or the page not be written.
     """
     run_dir = Path(run_dir)
     config, records = Config.load(run_dir), read_metrics(run_dir)
@@ -83,7 +84,10 @@ def write_report(run_dir: Path) -> Path:
         chart=charts,
     )
     path = run_dir / FILE
-    write_atomically(path, html.encode())
+    try:
+        write_atomically(path, html.encode())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
     return path
 
 

@@ -68,6 +68,12 @@ def display_profile(gamma: float) -> bytes:
     return bytes(data)
 
 
+def test_floating_point_pixels_are_refused(tmp_path):
+    Image.fromarray(np.full((16, 16), 0.5, np.float32)).save(tmp_path / "a.tif")
+    with pytest.raises(BadFile, match="floating-point pixels"):
+        read_picture(tmp_path / "a.tif")
+
+
 def test_sixteen_bits_keep_their_range(tmp_path):
     values = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
     Image.fromarray(values).save(tmp_path / "a.png")

@@ -1,4 +1,4 @@
-"""SavedModels that reach outside are refused before they are loaded."""
+"""SavedModels that could do more than ours are refused before they are loaded."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 import tensorflow as tf
+from google.protobuf import text_format
+
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from cyclegan_tf.errors import UserError
 from cyclegan_tf.exporting.translator import load
-from cyclegan_tf.exporting.untrusted import refuse_outside
+from cyclegan_tf.exporting.untrusted import refuse_foreign
 
 
 def write(images):
@@ -48,14 +51,67 @@ def save(function, folder: Path) -> Path:
 @pytest.mark.parametrize("function", [write, read, python, inside])
 def test_what_reaches_outside_is_refused(function, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="reaches beyond the model"):
+    with pytest.raises(UserError, match="may reach beyond the model"):
         load(save(function, tmp_path / "model"))
     assert {path.name for path in tmp_path.iterdir()} == {"model"}
 
 
+def rewritten(folder: Path, change) -> Path:
+    """The same SavedModel with something in its file changed."""
+    file = folder / "saved_model.pb"
+    model = SavedModel.FromString(file.read_bytes())
+    change(model)
+    file.write_bytes(model.SerializeToString())
+    return folder
+
+
+def renamed(folder: Path, old: str, new: str) -> Path:
+    """The same with a function of another name, wherever it is named."""
+    file = folder / "saved_model.pb"
+    text = text_format.MessageToString(SavedModel.FromString(file.read_bytes()))
+    assert old in text
+    file.write_bytes(text_format.Parse(text.replace(old, new), SavedModel()).SerializeToString())
+    return folder
+
+
+def functions(folder: Path) -> list[str]:
+    model = SavedModel.FromString((folder / "saved_model.pb").read_bytes())
+    return [one.signature.name for one in model.meta_graphs[0].graph_def.library.function]
+
+
+def test_a_method_with_the_name_of_what_saves_variables_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = save(write, tmp_path / "model")
+    (method,) = (name for name in functions(folder) if "__call__" in name)
+    renamed(folder, method, "__inference__traced_save_7")
+    with pytest.raises(UserError, match="holds the operation WriteFile"):
+        load(folder)
+    assert {path.name for path in tmp_path.iterdir()} == {"model"}
+
+
+def test_a_function_called_by_its_name_as_an_operation_is_refused(tmp_path):
+    folder = save(lambda images: 255 - images, tmp_path / "model")
+    (saver,) = (name for name in functions(folder) if "traced_save" in name)
+
+    def call_the_saver(model):
+        for function in model.meta_graphs[0].graph_def.library.function:
+            if "__call__" in function.signature.name:
+                function.node_def.add(name="disguised", op=saver)
+
+    with pytest.raises(UserError, match=f"holds the operation {saver}"):
+        load(rewritten(folder, call_the_saver))
+
+
+def test_the_format_of_tensorflow_1_is_refused(tmp_path):
+    folder = save(lambda images: 255 - images, tmp_path / "model")
+    rewritten(folder, lambda model: model.meta_graphs[0].ClearField("object_graph_def"))
+    with pytest.raises(UserError, match=r"saved_model\.pb: must be one graph in TensorFlow 2's"):
+        load(folder)
+
+
 def test_what_only_counts_is_taken(tmp_path):
     folder = save(lambda images: 255 - images, tmp_path / "model")
-    refuse_outside(folder)
+    refuse_foreign(folder)
     assert load(folder).translate_batch(tf.zeros([1, 9, 9, 3], tf.uint8).numpy()).min() == 255
 
 

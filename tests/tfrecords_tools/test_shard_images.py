@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from cyclegan_tf.exporting.pictures import read_picture
 from tests.tfrecords_tools.helpers import encoded, picture
 from tfrecords_tools.images import JPEG_QUALITY, MAX_PIXELS, BadImage, Picture, prepare
 
@@ -223,6 +224,22 @@ def test_colour_profile_is_applied_where_pixels_are_encoded_anew():
     assert other.mean() > plain.mean() + 20  # linear light looks brighter as sRGB
     damaged = decoded(prepare(encoded(RGB, "TIFF", icc_profile=b"no profile at all")))
     np.testing.assert_array_equal(damaged, plain)
+
+
+@pytest.mark.parametrize("image", [RGB, PALETTE, OPAQUE], ids=lambda image: image.mode)
+def test_a_colour_profile_of_other_colours_than_srgb_is_applied(image, tmp_path):
+    """Training sees the colours that translating sees."""
+    path = tmp_path / "display.png"
+    image.save(path, icc_profile=linear_profile())
+    made = prepare(path.read_bytes())
+    assert made.change == "colour profile"
+    np.testing.assert_array_equal(decoded(made), read_picture(path).pixels)
+    assert decoded(made).mean() > np.asarray(image.convert("RGB")).mean() + 20
+
+
+def test_a_profile_that_does_not_fit_changes_nothing():
+    data = encoded(RGB.convert("L"), "PNG", icc_profile=linear_profile())
+    assert prepare(data).data == data
 
 
 def linear_profile() -> bytes:

@@ -72,7 +72,7 @@ def altered(*keys_and_value):
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
-        (altered("version", 2), "version 2 is unknown"),
+        (altered("version", 3), "version 3 is unknown; this software reads versions 1 and 2"),
         (altered("version", ...), "version None is unknown"),
         (altered("source", ...), "source must be str, not missing"),
         (altered("paired", 1), "paired must be bool, not 1"),
