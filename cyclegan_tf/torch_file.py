@@ -173,7 +173,8 @@ def _check_names(content: Any) -> None:
     ]
     if others:
         raise _Refused(
-            f"holds {', '.join(others[:5])} beside tensors by name; save the generator's state dict alone"
+            f"holds {', '.join(others[:5])} beside tensors by name; save the generator's state "
+            "dict alone"
         )
 
 

@@ -54,7 +54,8 @@ class Outcome:
         lines = [f"{path}: {reason}" for path, reason in self.failed]
         if self.others:
             kinds = ", ".join(suffix or "none" for suffix in sorted(self.others))
-            lines.append(f"left out: {sum(self.others.values())} of other kinds (suffixes: {kinds})")
+            count = sum(self.others.values())
+            lines.append(f"left out: {count} of other kinds (suffixes: {kinds})")
         counts = f"{self.done} translated, {len(self.failed)} failed"
         if self.skipped:
             counts += f", {self.skipped} already there (--overwrite replaces them)"

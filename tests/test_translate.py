@@ -99,6 +99,18 @@ def test_results_inside_the_input_folder_are_not_translated_again(command, folde
     assert tree(folder / "out") == ["D.PNG", "a.png", "deep/c.bmp", "deep/er/b.png"]
 
 
+def test_results_are_not_what_a_pattern_means(command, folder):
+    for _ in range(2):
+        command(f"{folder}/**/*.png", "--output", folder / "out")
+    assert tree(folder / "out") == ["a.png", "deep/er/b.png"]
+
+
+def test_files_of_other_kinds_in_a_folder_are_counted(command, folder, tmp_path):
+    (folder / "deep" / "LICENSE").write_text("not for us, either", encoding="utf-8")
+    said = command(folder, "--output", tmp_path / "out")[1]
+    assert "left out: 2 of other kinds (suffixes: none, .txt)" in said
+
+
 def test_nothing_is_written_outside_the_output(command, folder, tmp_path):
     outside = tmp_path / "outside"
     save(outside / "b.png", pixels(8, 8, 5))

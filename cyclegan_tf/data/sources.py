@@ -21,8 +21,8 @@ _CACHE = "CYCLEGAN_TF_CACHE"
 def open_data(data: str, mended: Path | None = None) -> Shards:
     """Opens the shards that ``data`` names, after packing them if they are not packed yet.
 
-    Packed shards are kept in ``cache_folder()`` under a name made from the content and the way of packing, so that the
-    same pictures are packed once, whatever runs use them.
+    Packed shards are kept in ``cache_folder()`` under a name made from the content and the version
+    of packing, so that the same pictures are packed once, whatever runs use them.
 
     Args:
         data: "demo", a folder of pictures, "tfds:cycle_gan/NAME" or a folder of shards, which may

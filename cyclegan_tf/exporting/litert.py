@@ -41,10 +41,9 @@ class LiteRtModel:
         self._interpreter.allocate_tensors()
         (self._input,) = self._interpreter.get_input_details()
         (self._output,) = self._interpreter.get_output_details()
-        kinds = {(tuple(end["shape"]), end["dtype"]) for end in (self._input, self._output)}
-        self.side = int(self._input["shape"][-2:][0])
-        one = (1, self.side, self.side, 3)
-        if kinds not in ({(one, np.uint8)}, {(one, np.float32)}):
+        kinds = {(*end["shape"], end["dtype"]) for end in (self._input, self._output)}
+        self.side = int(max(self._input["shape"], default=0))
+        if kinds not in [{(1, self.side, self.side, 3, kind)} for kind in (np.uint8, np.float32)]:
             raise ValueError("not one square picture in and one out, as export writes them")
 
     @classmethod

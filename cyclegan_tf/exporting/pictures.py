@@ -99,7 +99,7 @@ def save_picture(picture: Picture, path: Path) -> None:
         image = image.convert("RGB")
     try:
         with unfinished_file(path) as unfinished:
-            image.save(unfinished, kind, quality=JPEG_QUALITY, subsampling=0)
+            image.save(unfinished, kind, quality=JPEG_QUALITY, subsampling="4:4:4")
     except (OSError, ValueError) as error:
         raise BadFile(f"cannot be written ({error})") from error
 

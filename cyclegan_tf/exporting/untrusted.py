@@ -15,17 +15,22 @@ from cyclegan_tf.errors import UserError
 
 # Every operation of an export of ours, and those that TensorFlow may put in their place.
 _ALLOWED = frozenset(
-    """
-    Abs Add AddV2 Any Assert BiasAdd Cast ClipByValue ConcatV2 Const Conv2D Conv2DBackpropInput
-    DecodeImage DecodeRaw DepthToSpace DepthwiseConv2dNative EncodePng EnsureShape Equal ExpandDims
-    ExtractJpegShape Fill FloorDiv FloorMod GatherV2 Greater GreaterEqual Identity IdentityN If Less
-    LessEqual LogicalAnd LogicalNot LogicalOr MatMul Maximum Mean Minimum MirrorPad Mul Neg NoOp
-    NotEqual Pack Pad PadV2 PartitionedCall Placeholder Prod Range ReadVariableOp RealDiv Relu
-    Reshape ResizeNearestNeighbor ReverseV2 Round Rsqrt Select SelectV2 Shape Sigmoid Size Slice
-    Split Sqrt Square SquaredDifference Squeeze StatefulPartitionedCall StatelessIf StatelessWhile
-    StopGradient StridedSlice Sub Substr Sum Tanh TensorListFromTensor TensorListGetItem
-    TensorListReserve TensorListSetItem TensorListStack Tile Transpose Unpack While ZerosLike
-    """.split()
+    re.findall(
+        r"\w+",
+        """
+        Abs Add AddV2 Any Assert BiasAdd Cast ClipByValue ConcatV2 Const Conv2D
+        Conv2DBackpropInput DecodeImage DecodeRaw DepthToSpace DepthwiseConv2dNative EncodePng
+        EnsureShape Equal ExpandDims ExtractJpegShape Fill FloorDiv FloorMod GatherV2 Greater
+        GreaterEqual Identity IdentityN If Less LessEqual LogicalAnd LogicalNot LogicalOr MatMul
+        Maximum Mean Minimum MirrorPad Mul Neg NoOp NotEqual Pack Pad PadV2 PartitionedCall
+        Placeholder Prod Range ReadVariableOp RealDiv Relu Reshape ResizeNearestNeighbor
+        ReverseV2 Round Rsqrt Select SelectV2 Shape Sigmoid Size Slice Split Sqrt Square
+        SquaredDifference Squeeze StatefulPartitionedCall StatelessIf StatelessWhile
+        StopGradient StridedSlice Sub Substr Sum Tanh TensorListFromTensor TensorListGetItem
+        TensorListReserve TensorListSetItem TensorListStack Tile Transpose Unpack While
+        ZerosLike
+        """,
+    )
 )
 # Every SavedModel has these two, which write and read its variables; nothing else in it names them.
 _OF_VARIABLES = re.compile(r"__inference__traced_(save|restore)_\d+")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Callable
 
@@ -147,9 +148,7 @@ class _Writer:
         self._is_gif = loop is not None
         suffix = path.suffix.lower()
         self._codec = _CODECS.get(suffix, "libx264")
-        # An AVI file has no times of its own, so its frames must be stored as they are shown.
-        ordered = {"bf": "0"} if suffix == ".avi" else {}
-        self._options = {**_QUALITY.get(self._codec, {}), **ordered}
+        self._is_avi = suffix == ".avi"
         self._video = self._graph = None
         self._waiting: list[Any] = []
         has_sound = film.streams.audio and not self._is_gif
@@ -195,11 +194,13 @@ class _Writer:
     def _start(self, picture: Picture) -> None:
         height, width = picture.pixels.shape[:2]
         rate = self._film.average_rate or 25
-        self._video = self._output.add_stream(
-            self._codec, rate=rate, options=self._options
-        )
+        options = dict(_QUALITY.get(self._codec, {}))
+        if self._is_avi:
+            options["bf"] = "0"
+        self._video = self._output.add_stream(self._codec, rate=rate, options=options)
         context = self._video.codec_context
-        context.time_base = self._film.time_base
+        # An AVI file stores no times: frames follow each other at its rate, as they are shown.
+        context.time_base = 1 / Fraction(rate) if self._is_avi else self._film.time_base
         if self._is_gif:
             context.width, context.height, context.pix_fmt = width, height, "pal8"
             self._graph = _palette_graph(self._av, width, height, self._film.time_base)

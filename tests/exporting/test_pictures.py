@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from cyclegan_tf.exporting.pictures import BadFile, Picture, read_picture, save_picture
+from cyclegan_tf.exporting.pictures import (
+    BadFile,
+    Picture,
+    read_picture,
+    save_picture,
+    unfinished_file,
+)
 from tests.exporting.helpers import pixels
 
 
@@ -66,6 +72,35 @@ def display_profile(gamma: float) -> bytes:
             # Type 0: Y = X ** gamma, as a 16.16 number
             data[start + 8 : start + 16] = bytes(4) + int(gamma * 65536).to_bytes(4, "big")
     return bytes(data)
+
+
+@pytest.mark.parametrize("suffix", [".jfif", ".avif", ".jp2", ".ppm"])
+def test_rarer_kinds_come_and_go(suffix, tmp_path):
+    picture = Picture(pixels(32, 48))
+    save_picture(picture, tmp_path / f"a{suffix}")
+    read = read_picture(tmp_path / f"a{suffix}")
+    assert np.abs(read.pixels.astype(int) - picture.pixels).mean() < 6
+    assert read.alpha is None
+
+
+def test_an_animation_is_not_taken_for_its_first_frame(tmp_path):
+    frames = [Image.fromarray(pixels(16, 16, seed)) for seed in (0, 1, 2)]
+    frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:])
+    with pytest.raises(BadFile, match="holds 3 frames; of films, only GIF and video files"):
+        read_picture(tmp_path / "a.webp")
+
+
+def test_two_processes_never_publish_each_others_half(tmp_path, monkeypatch):
+    with unfinished_file(tmp_path / "a.png") as ours:
+        ours.write_bytes(b"half")
+        monkeypatch.setattr("os.getpid", lambda: -1)
+        with unfinished_file(tmp_path / "a.png") as theirs:
+            theirs.write_bytes(b"theirs")
+        assert (tmp_path / "a.png").read_bytes() == b"theirs"
+        ours.write_bytes(b"ours, whole")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {
+        "a.png": b"ours, whole"
+    }
 
 
 def test_floating_point_pixels_are_refused(tmp_path):

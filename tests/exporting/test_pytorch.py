@@ -274,6 +274,7 @@ def unlike(change):
         (lambda: state_of(reference.discriminator(2)), "is no resnet generator"),
         (lambda: {"model.model.0.weight": torch.zeros(4, 3, 4, 4)}, "is no resnet generator"),
         (lambda: {"epoch": 3, "x": torch.zeros(1)}, "holds epoch beside tensors"),
+        (lambda: {7: torch.zeros(1), "x": torch.zeros(1)}, "holds 7 beside tensors by name"),
         (
             lambda: unlike(lambda s: s.pop("model.11.conv_block.5.bias")),
             r"channels and 6 blocks \(missing: model.11.conv_block.5.bias\)",

@@ -400,6 +400,16 @@ export_saved_models(pathlib.Path({str(run_dir)!r}), pathlib.Path({str(tmp_path)!
     assert [path.name for path in (tmp_path / "ab").iterdir()] == ["1"]
 
 
+def test_a_full_disk_is_one_line(run_dir, tmp_path, monkeypatch):
+    def save(*_):
+        raise tf.errors.ResourceExhaustedError(None, None, "variables; No space left on device")
+
+    monkeypatch.setattr(tf.saved_model, "save", save)
+    with pytest.raises(UserError, match=r"--output .*: cannot be written .*No space left"):
+        export_saved_models(run_dir, tmp_path, ["ab"])
+    assert list((tmp_path / "ab").iterdir()) == []
+
+
 def test_an_output_that_cannot_be_written(run_dir, tmp_path):
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     with pytest.raises(UserError, match=r"--output .*file: cannot be written"):

@@ -8,6 +8,7 @@ import os
 import flatbuffers
 import numpy as np
 import pytest
+import tensorflow as tf
 from flatbuffers import number_types
 from flatbuffers.table import Table
 
@@ -154,7 +155,24 @@ def test_runs_of_wrong_size_or_kind(run_dir, tmp_path):
         with pytest.raises(UserError, match=f"--image-size {size}: must be from 16 to 2048"):
             export_tflite(run_dir, tmp_path, ["ab"], TfliteOptions(image_size=size))
     (tmp_path / "a.tflite").write_bytes(b"no such file")
-    with pytest.raises(UserError, match=r"a\.tflite: not a readable"):
+    with pytest.raises(UserError, match=r"a\.tflite: no \.tflite file that can be used"):
+        LiteRtModel.open(tmp_path / "a.tflite")
+    with pytest.raises(UserError, match="--seed -1: must be at least 0"):
+        export_tflite(run_dir, tmp_path, ["ab"], TfliteOptions(seed=-1))
+
+
+@pytest.mark.parametrize(
+    "shape, dtype",
+    [([], tf.float32), ([8], tf.uint8), ([1, 8, 12, 3], tf.uint8), ([1, 8, 8, 3], tf.int32)],
+)
+def test_a_model_of_other_shape_or_type_is_refused(shape, dtype, tmp_path):
+    """As any .tflite file from elsewhere could be."""
+    module = tf.Module()
+    module.same = tf.function(lambda x: tf.identity(x), [tf.TensorSpec(shape, dtype)])
+    function = module.same.get_concrete_function()
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], module)
+    (tmp_path / "a.tflite").write_bytes(converter.convert())
+    with pytest.raises(UserError, match=r"a\.tflite: .*not one square picture in and one out"):
         LiteRtModel.open(tmp_path / "a.tflite")
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 from google.protobuf import text_format
-
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from cyclegan_tf.errors import UserError

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cyclegan_tf.exporting import translator
 from cyclegan_tf.exporting.pictures import BadFile
-from cyclegan_tf.exporting.smoothing import FlickerMeter, Smoother
+from cyclegan_tf.exporting.smoothing import FlickerMeter, Smoother, change_between
 from cyclegan_tf.exporting.video import FilmOptions, translate_film
 from tests.exporting.helpers import pixels, read_film, still_and_moving, write_film
 
@@ -42,7 +43,7 @@ def film(tmp_path_factory):
     )
 
 
-@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".avi"])
 def test_frames_times_and_sound_come_through(film, tmp_path, suffix):
     target = tmp_path / f"b{suffix}"
     report = translate_film(film, target, inverted, FilmOptions(batch_size=3))
@@ -66,6 +67,21 @@ def test_frames_arrive_in_batches_and_in_order(film, tmp_path):
 
     translate_film(film, tmp_path / "b.mp4", translate, FilmOptions(batch_size=8))
     assert sizes == [8, 8, 4]
+
+
+def test_a_batch_of_large_frames_is_no_larger_than_a_tile(film, tmp_path, monkeypatch):
+    sizes = []
+
+    def translate(frames):
+        sizes.append(len(frames))
+        return frames
+
+    monkeypatch.setattr(translator, "TILE", 48)  # of frames with 48 × 64 and with 24 × 32 pixels
+    translate_film(film, tmp_path / "b.mp4", translate, FilmOptions(batch_size=8))
+    assert sizes == [1] * 20
+    sizes.clear()
+    translate_film(film, tmp_path / "b.mp4", translate, FilmOptions(batch_size=8, size=24))
+    assert sizes == [3] * 6 + [2]
 
 
 def test_side_by_side_and_size(film, tmp_path):
@@ -198,6 +214,13 @@ def test_movement_is_no_flicker():
     film = still_and_moving(12)
     film[:] = np.where(film[..., :1] == 220, film, 128)  # the square alone, before a grey wall
     assert flicker(film, film) < 0.5
+
+
+def test_what_stands_still_has_not_changed_at_all():
+    frame = still_and_moving(1)[0]
+    assert change_between(frame, frame).max() == 0
+    lighter = np.full_like(frame, 60), np.full_like(frame, 70)
+    np.testing.assert_allclose(change_between(*lighter), 10, atol=0.01)
 
 
 def test_smoothing_reduces_flicker_and_leaves_movement_alone():

@@ -159,6 +159,7 @@ def test_tensorboard_gets_pictures_at_once(tmp_path, board):
     [
         ("generator_ab", "generator", "ab", "losses"),
         ("discriminator_a", "discriminator", "a", "losses"),
+        ("contrast_a", "contrast", "a", "losses"),
         ("learning_rate", "learning_rate", "", "speed"),
         ("test_mae_ba", "test_mae", "ba", "scores"),
         ("_a", "_a", "", "scores"),

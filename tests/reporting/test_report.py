@@ -12,7 +12,7 @@ import pytest
 
 from cyclegan_tf.config import Config
 from cyclegan_tf.errors import UserError
-from cyclegan_tf.reporting.report import MAX_MOMENTS, MAX_WARNINGS, write_report
+from cyclegan_tf.reporting.report import FILE, MAX_MOMENTS, MAX_WARNINGS, write_report
 from cyclegan_tf.reporting.samples import STRIP_PICTURES, Samples, save_samples
 
 
@@ -182,6 +182,13 @@ def test_broken_strip_is_left_out(tmp_path, make_samples):
     page = Page(write_report(make_run(tmp_path, [])))
     assert "A → B step 500" in page.text
     assert "B → A step 1,000" in page.text
+
+
+def test_page_that_cannot_be_written_is_one_line(tmp_path):
+    run = make_run(tmp_path / "run", records_until(100))
+    (run / FILE).mkdir()
+    with pytest.raises(UserError, match=r"report\.html: cannot be written"):
+        write_report(run)
 
 
 def test_page_is_replaced_and_never_written_over(tmp_path):

@@ -60,6 +60,12 @@ def test_a_wrong_runner_is_one_line(beam, dataset, tmp_path):
         build(str(dataset), tmp_path / "shards", quiet=True, runner="NoRunner")
 
 
+def test_an_open_quote_is_one_line(beam, dataset, tmp_path):
+    with pytest.raises(UserError, match="--runner-args --region='eu: cannot be taken apart"):
+        output, flags = tmp_path / "shards", "--region='eu"
+        build(str(dataset), output, quiet=True, runner=RUNNER, runner_args=flags)
+
+
 def test_without_beam_the_command_says_how_to_get_it(dataset, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
     with pytest.raises(UserError, match=r"pip install 'cyclegan_tf\[beam\]'"):

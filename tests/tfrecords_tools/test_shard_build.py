@@ -543,6 +543,15 @@ def test_an_output_of_other_settings_or_images(dataset, built, tmp_path, refused
     assert content(output) == content(built)
 
 
+def test_an_output_of_an_earlier_way_of_packing(dataset, built, tmp_path, refused):
+    output = shutil.copytree(built, tmp_path / "out")
+    text = (output / "manifest.json").read_text()
+    (output / "manifest.json").write_text(text.replace('"version": 2', '"version": 1'))
+    assert Manifest.load(output).version == 1  # Training reads it.
+    line = refused(main, "--input", dataset, "--output", output)
+    assert "packed in the way of version 1), not of" in line
+
+
 def test_an_output_inside_the_input(tmp_path, refused):
     root = fill(tmp_path / "x", {"trainA": 2, "trainB": 2})
     for inside in ("trainA", "trainB/shards", "testA"):
