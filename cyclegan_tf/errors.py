@@ -19,6 +19,8 @@ def fail(error: BaseException | str) -> NoReturn:
 
 def run_command(main: Callable[[list[str] | None], int | None]) -> NoReturn:
     """Runs a command's ``main(argv)``: a ``UserError`` is one line and status 2, Ctrl-C 130."""
+    # File names may hold bytes, and our tables signs, that the terminal's encoding lacks.
+    sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status = main(None)
     except UserError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -97,6 +98,27 @@ def test_results_inside_the_input_folder_are_not_translated_again(command, folde
     for _ in range(2):
         command(folder, "--output", folder / "out")
     assert tree(folder / "out") == ["D.PNG", "a.png", "deep/c.bmp", "deep/er/b.png"]
+
+
+def test_a_name_that_is_no_text_can_be_printed(tmp_path):
+    bad = tmp_path / "in" / os.fsdecode(b"no\xff.png")
+    bad.parent.mkdir()
+    bad.write_bytes(b"not a picture")
+    flags = ["--model", tmp_path, bad.parent, "--output", tmp_path / "out", "--overwrite"]
+    code = (
+        "from cyclegan_tf import errors, translate\n"
+        "from cyclegan_tf.exporting import translator\n"
+        "translator.load = lambda *_: translator.Translator(lambda images: images)\n"
+        "errors.run_command(lambda _: translate.main())"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, *flags],
+        env={**os.environ, "PYTHONIOENCODING": "ascii:strict"},
+        capture_output=True,
+        check=False,
+    )
+    assert result.returncode == 1, result.stderr.decode()
+    assert rb"in/no\udcff.png: cannot identify" in result.stdout
 
 
 def test_results_are_not_what_a_pattern_means(command, folder):

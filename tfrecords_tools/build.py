@@ -392,7 +392,6 @@ def _summary(output: Path, built: Manifest, report: Report, did: str) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit status."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow would log each bad image.
     options = vars(_parser().parse_args(argv))
     try:
         build(options.pop("input"), **options)

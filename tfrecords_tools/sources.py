@@ -228,6 +228,7 @@ def _held_out(files: dict[str, _File]) -> set[str]:
 
     Both sides get at least one usable image, as long as there are two different ones.
     """
+    start_tensorflow()  # Whether it decodes an image is part of whether that is usable.
     digests = sorted(files)
     first = next((i for i, d in enumerate(digests) if _is_usable(files[d])), 0)
     last = next((i for i, d in reversed([*enumerate(digests)]) if _is_usable(files[d])), 0)

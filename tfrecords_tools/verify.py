@@ -6,7 +6,6 @@ Compares every shard with the manifest and decodes every image; names what is br
 from __future__ import annotations
 
 import argparse
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -110,7 +109,6 @@ def _wrong_field(example: dict[str, Any], split: str, names: set[bytes]) -> str 
 
 def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit status: 0 if all is well, 1 if not."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow would log each broken record.
     parser = argparse.ArgumentParser(
         prog="python -m tfrecords_tools.verify",
         description="Checks TFRecord shards against their manifest, decodes every image, and names"

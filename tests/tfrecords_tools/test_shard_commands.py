@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -53,6 +54,28 @@ def test_a_mistake_is_one_line(tmp_path):
     assert done.stderr.startswith(f"error: --input {tmp_path / 'missing'}: does not exist")
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_tensorflow_is_not_heard(tmp_path):
+    """Its start-up lines and its own word on a broken image are none of the user's business."""
+    root = fill(tmp_path / "x", {"trainA": 4, "trainB": 4})  # A part is held out for tests.
+    broken = next((root / "trainA").iterdir())
+    broken.write_bytes(broken.read_bytes()[:-30])
+    quiet = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
+    for arguments in (("build", "--input", root, "--output", tmp_path / "out"), ("verify", "out")):
+        done = subprocess.run(
+            command(*arguments),
+            cwd=tmp_path,
+            env={**quiet, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        bars = done.stderr.replace("\r", "\n").splitlines()
+        assert not [
+            line for line in bars if not re.match(r"(reading|packing|verifying): |\s*$", line)
+        ]
 
 
 def test_kill_9_and_go_on(tmp_path):
