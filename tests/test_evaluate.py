@@ -9,9 +9,11 @@ import pytest
 import tensorflow as tf
 
 from cyclegan_tf import evaluate as command
+from cyclegan_tf.config import Config
 from cyclegan_tf.errors import run_command
 from cyclegan_tf.evaluation import features
-from cyclegan_tf.training.checkpoints import Checkpoints
+from cyclegan_tf.models.generator import build_generator
+from cyclegan_tf.training.checkpoints import Checkpoints, save_generators
 from cyclegan_tf.training.run_directory import create_run_directory
 from cyclegan_tf.training.state import TrainingState
 from tests.tiny import pack_charts, pack_demo, tiny_features
@@ -129,6 +131,16 @@ def test_the_json_goes_into_the_run_under_a_name_of_its_own(run_dir, capsys):
     path = run_dir / "evaluation-0000007-last-inceptionv3.json"
     assert json.loads(path.read_text())["weights"] == "last"
     assert str(path) in capsys.readouterr().out
+
+
+def test_a_run_of_one_direction_is_scored_in_that_one(run_dir, tmp_path, capsys):
+    config = Config.load(run_dir).replace(average=0.0)
+    create_run_directory(tmp_path / "imported", config)
+    save_generators(tmp_path / "imported", {"ba": build_generator(config, seed=1)})
+    assert command.main(["--run-dir", str(tmp_path / "imported")]) == 0
+    (path,) = (tmp_path / "imported").glob("evaluation-*")
+    assert list(json.loads(path.read_text())["scores"]) == ["ba"]
+    assert "B to A" in capsys.readouterr().out
 
 
 def test_other_pictures_or_fewer_go_into_files_of_their_own(run_dir, tmp_path, capsys):

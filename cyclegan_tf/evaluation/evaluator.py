@@ -23,7 +23,7 @@ from cyclegan_tf.evaluation.metrics import (
     paired_scores,
     power_spectra,
 )
-from cyclegan_tf.models.networks import Generators
+from cyclegan_tf.models.networks import Generators, present
 
 Scores = dict[str, float]
 
@@ -75,8 +75,9 @@ class Evaluator:
             self._check_names()
 
     def _count(self, domain: str) -> int:
-        present = self.shards.manifest.count(f"test{domain}")
-        count = min(present, self.limit) if self.limit > 0 else present
+        count = self.shards.manifest.count(f"test{domain}")
+        if self.limit > 0:
+            count = min(count, self.limit)
         least = 4 if self.network else 1
         if count < least:
             raise UserError(
@@ -108,12 +109,12 @@ class Evaluator:
         return told
 
     def evaluate(self, generators: Generators) -> dict[str, Scores]:
-        """Scores both directions, or A to B where there is no generator back.
+        """Scores each direction that there is a generator for.
 
         Returns:
-            ``{"ab": scores, "ba": scores}``. ``cycle_error`` (real to translated and back; not
-            without a way back) and ``identity_error`` (a picture that is of the target domain
-            already), mean absolute errors in levels of 255, and ``checkerboard``
+            ``{"ab": scores, "ba": scores}``, or one of them. ``cycle_error`` (real to translated
+            and back; not without a way back) and ``identity_error`` (a picture that is of the
+            target domain already), mean absolute errors in levels of 255, and ``checkerboard``
             (``metrics.checkerboard``). With a network
             ``fid_NAME``, ``kid_NAME`` and ``kid_sd_NAME`` against the test pictures of the target
             domain. With pairs, ``mae``, ``psnr`` and ``ssim`` against the truth, and
@@ -121,8 +122,8 @@ class Evaluator:
         """
         a = self._pass("A", generators.ab, generators.ba)
         b = self._pass("B", generators.ba, generators.ab)
-        scores = {"ab": self._scores(a, b, "B")}
-        return scores if generators.ba is None else {**scores, "ba": self._scores(b, a, "A")}
+        passes = {"ab": (a, b, "B"), "ba": (b, a, "A")}
+        return {name: self._scores(*passes[name]) for name in present(generators)}
 
     def baselines(self) -> dict[str, dict[str, Scores]]:
         """Scores to compare with.

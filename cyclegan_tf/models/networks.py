@@ -26,9 +26,12 @@ class Networks(NamedTuple):
 
 
 class Generators(NamedTuple):
-    """One generator for each direction; of a one-sided training only A to B."""
+    """One generator for each direction; of a one-sided training only A to B.
 
-    ab: keras.Model
+    A run that was imported may hold B to A alone.
+    """
+
+    ab: keras.Model | None
     ba: keras.Model | None
 
 

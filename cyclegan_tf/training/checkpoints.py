@@ -223,10 +223,10 @@ def best_step(folder: Path) -> int | None:
 def load_generators(
     run_dir: Path, config: Config, image_size: int | None = None, weights: str | None = None
 ) -> Generators:
-    """The generators of a run's newest checkpoint; see ``load_generator``."""
-    names = ("ab",) if config.one_sided() else DIRECTIONS
+    """The generators that a run's newest checkpoint holds; see ``load_generator``."""
+    names = saved_directions(run_dir, config) or DIRECTIONS
     found = {name: load_generator(run_dir, config, name, image_size, weights) for name in names}
-    return Generators(found["ab"], found.get("ba"))
+    return Generators(found.get("ab"), found.get("ba"))
 
 
 def load_generator(

@@ -94,6 +94,15 @@ def test_cycle_and_identity_errors_are_levels_of_each_direction(shards):
     np.testing.assert_allclose(found, [[10, 20], [10, 30]], rtol=1e-4)
 
 
+@pytest.mark.parametrize("direction", ["ab", "ba"])
+def test_a_single_generator_is_scored_in_its_direction_alone(shards, direction):
+    alone = Generators(*(darker if name == direction else None for name in ("ab", "ba")))
+    scores = Evaluator(shards, SIZE, None).evaluate(alone)
+    assert list(scores) == [direction]
+    assert set(scores[direction]) == {"identity_error", "checkerboard"}  # no cycle
+    np.testing.assert_allclose(scores[direction]["identity_error"], 20, rtol=1e-4)
+
+
 def test_a_pattern_of_upsampling_is_seen(shards):
     pattern = np.indices((SIZE, SIZE)).sum(axis=0) % 2 * 0.2
 
@@ -168,6 +177,7 @@ def test_baselines_are_the_untranslated_and_other_real_pictures(shards, network,
 def test_fewer_pictures_are_the_first_ones(shards, network):
     few = Evaluator(shards, SIZE, network, max_images=5)
     assert few.protocol() == {
+        "data": f"demo ({shards.manifest.fingerprint[:8]})",
         "pictures": "5 of testA, 5 of testB",
         "resize": "bicubic to 32, then bicubic to 8",
         "features": "quarters",
