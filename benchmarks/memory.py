@@ -45,6 +45,8 @@ def main() -> int:
     print("| step | memory, MB | open files |\n|---|---|---|")
     for step, megabytes, files in rows:
         print(f"| {step:,} | {megabytes:.1f} | {files} |")
+    if not rows or rows[-1][0] < arguments.steps:
+        sys.exit(f"the training ended before step {arguments.steps:,}")
     settled = [row for row in rows if row[0] >= _SETTLED]
     average = mean(megabytes for _, megabytes, _ in settled)
     moved = max(abs(megabytes / average - 1) for _, megabytes, _ in settled)

@@ -53,21 +53,24 @@ class Machine:
         return "few cores" if self.cores <= _FEW_CORES else "many cores"
 
 
-def choose_for(shards: Shards, machine: Machine) -> dict[str, Any]:
+def choose_for(shards: Shards, machine: Machine, image_size: int | None = None) -> dict[str, Any]:
     """What ``choose`` picks for a data set."""
     sides = [
         side for split in ("trainA", "trainB") for side in picture_sides(shards, split, _SAMPLE)
     ]
-    return choose(shards.pairs_per_epoch(), int(statistics.median(sides)), machine)
+    return choose(shards.pairs_per_epoch(), int(statistics.median(sides)), machine, image_size)
 
 
-def choose(pairs: int, side: int, machine: Machine) -> dict[str, Any]:
+def choose(
+    pairs: int, side: int, machine: Machine, image_size: int | None = None
+) -> dict[str, Any]:
     """Settings for so many pictures of a size.
 
     Args:
         pairs: max(|A|, |B|) of the training pictures.
         side: the usual shorter side of a picture in pixels.
         machine: where it will be trained.
+        image_size: what was asked for; None leaves the choice here.
 
     Returns:
         Settings by flat name: never larger pictures than there are, 64 pixels on a few cores, 128
@@ -77,7 +80,7 @@ def choose(pairs: int, side: int, machine: Machine) -> dict[str, Any]:
     """
     most = {"few cores": 64, "many cores": 128, "gpu": 256}[machine.kind]
     fitting = [one for one in _SIDES if one <= min(side, most)]
-    size = max(fitting) if fitting else max(16, side // 4 * 4)
+    size = image_size or (max(fitting) if fitting else max(16, side // 4 * 4))
     filters = 64 if machine.gpus else 32
     epochs = _PAIRS[machine.kind] // max(1, pairs)
     paper = Config().flat()

@@ -25,6 +25,7 @@ from cyclegan_tf.errors import UserError
 _LARGEST = sys.float_info.max
 STRIDE = 4  # At most two stride-2 convolutions lie before the generator's residual blocks.
 FEATURE_NETWORKS = ("inceptionv3", "efficientnet-lite0")
+LEAST_EVALUATED = 4  # pictures of a domain, for FID and KID
 AUGMENTATIONS = ("color", "translation", "cutout")
 
 
@@ -468,6 +469,11 @@ class Config:
             raise UserError("--gradient-penalty-at real: needs --gradient-penalty, such as 0.03")
         if self.one_sided():
             self._check_one_sided()
+        images = self.evaluate.images
+        if self.evaluate.features != "none" and 0 < images < LEAST_EVALUATED:
+            raise UserError(
+                f"--evaluate-images {images}: must be 0 (all) or at least {LEAST_EVALUATED}"
+            )
 
     def _check_wasserstein(self) -> None:
         if not self.losses.gradient_penalty:
@@ -594,8 +600,8 @@ class Config:
             raise UserError(f"{name}: {error}") from None
 
     @classmethod
-    def load(cls, run_dir: Path) -> Config:
-        """The settings of a run directory.
+    def load(cls, run_dir: Path, flag: str = "--run-dir ") -> Config:
+        """The settings of a run directory; the name of the flag is for the message.
 
         Raises:
             UserError: if there is no config.json in it, or it cannot be read.
@@ -605,7 +611,7 @@ class Config:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError):
             raise UserError(
-                f"--run-dir {run_dir}: no run there (config.json is missing or unreadable)"
+                f"{flag}{run_dir}: no run there (config.json is missing or unreadable)"
             ) from None
         return cls.from_json(text, str(path))
 

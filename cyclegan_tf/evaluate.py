@@ -9,31 +9,30 @@ pictures and of other real ones. Every figure that depends on a feature network 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import re
 from pathlib import Path
 
-from cyclegan_tf.config import FEATURE_NETWORKS, Config
+from cyclegan_tf.config import FEATURE_NETWORKS, LEAST_EVALUATED, Config
 from cyclegan_tf.environment import start_tensorflow
 from cyclegan_tf.errors import UserError, run_command
 from cyclegan_tf.flags import Parser
-
-_LEAST_IMAGES = 4
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command."""
     arguments = _parser().parse_args(argv)
-    if arguments.max_images and arguments.max_images < _LEAST_IMAGES:
+    if arguments.max_images and arguments.max_images < LEAST_EVALUATED:
         raise UserError(
-            f"--max-images {arguments.max_images}: must be 0 (all) or at least {_LEAST_IMAGES}"
+            f"--max-images {arguments.max_images}: must be 0 (all) or at least {LEAST_EVALUATED}"
         )
     config = Config.load(arguments.run_dir)
     start_tensorflow()
     result = evaluate(arguments, config)
     path = arguments.output or arguments.run_dir / _file_name(result, arguments)
-    _write(path, json.dumps(result, indent=2) + "\n")
     print(format_table(result))
+    _write(path, json.dumps(result, indent=2) + "\n")
     print(f"Written: {path}")
     return 0
 
@@ -106,11 +105,16 @@ def evaluate(arguments: argparse.Namespace, config: Config) -> dict:
         max_images=arguments.max_images,
         paired=arguments.paired or shards.manifest.paired,
     )
+    protocol = evaluator.protocol()
+    if arguments.feature_weights:
+        content = arguments.feature_weights.read_bytes()
+        digest = hashlib.sha256(content).hexdigest()[:8]
+        protocol["feature weights"] = f"{arguments.feature_weights.name} ({digest})"
     return {
         "run": str(arguments.run_dir),
         "step": checkpoint_step(arguments.run_dir, weights),
         "weights": weights,
-        "protocol": evaluator.protocol(),
+        "protocol": protocol,
         "scores": evaluator.evaluate(generators),
         **evaluator.baselines(),
     }
@@ -173,8 +177,9 @@ def _cell(name: str, scores: dict[str, float]) -> str:
 def _file_name(result: dict, arguments: argparse.Namespace) -> str:
     """Of its own for all that makes other figures, so that none replaces those of others."""
     parts = ["evaluation", f"{result['step']:07d}", result["weights"], arguments.features]
-    if arguments.data:
-        parts.append(re.sub(r"[^A-Za-z0-9]+", "-", result["protocol"]["data"]).strip("-"))
+    for given, told in ((arguments.feature_weights, "feature weights"), (arguments.data, "data")):
+        if given:
+            parts.append(re.sub(r"[^A-Za-z0-9]+", "-", result["protocol"][told]).strip("-"))
     if arguments.max_images:
         parts.append(f"first-{arguments.max_images}")
     if arguments.paired:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cyclegan_tf.config import Config
+from cyclegan_tf.config import Config, flag
 from cyclegan_tf.errors import UserError
 
 _ANIME_SCENE = {
@@ -159,8 +159,32 @@ def make_config(preset: str, **overrides: Any) -> Config:
     if preset not in PRESETS:
         raise UserError(f"--preset {preset}: must be one of {', '.join(PRESETS)}")
     settings = dict(PRESETS[preset])
+    if overrides.get("steps") and "epochs" in overrides:
+        raise UserError(
+            f"--epochs {overrides['epochs']}: not with --steps {overrides['steps']}; give one"
+        )
     if "epochs" in overrides:
         settings.pop("steps", None)  # A preset that counts steps must not hide the epochs.
     if overrides.get("gradient_penalty") == 0:
         settings.pop("gradient_penalty_at", None)  # Nothing is left that could look anywhere.
-    return Config(preset=preset).replace(**{**settings, **overrides})
+    config = Config(preset=preset).replace(**{**settings, **overrides})
+    _refuse_idle(config, overrides)
+    return config
+
+
+# Settings that do nothing without another one.
+_NEEDS = {
+    "evaluate_every": ("evaluate_features", "evaluate_feature_weights", "evaluate_images"),
+    "lambda_identity": ("identity_every", "identity_decay"),
+    "teacher": ("lambda_teacher", "lambda_features"),
+    "contrast_weight": ("contrast_identity", "contrast_patches", "contrast_temperature"),
+}
+
+
+def _refuse_idle(config: Config, given: dict[str, Any]) -> None:
+    """UserError for a setting that was given and would do nothing."""
+    settings, defaults = config.flat(), Config().flat()
+    for needed, idle in _NEEDS.items():
+        for name in idle:
+            if name in given and given[name] != defaults[name] and not settings[needed]:
+                raise UserError(f"{flag(name)} {given[name]}: does nothing without {flag(needed)}")

@@ -76,11 +76,13 @@ def _pick(config: Config, given: dict[str, object]) -> Config:
     from cyclegan_tf.automatic import Machine, choose_for
     from cyclegan_tf.data.sources import open_data
 
-    picked = choose_for(open_data(config.data.data), Machine.this())
+    shards = open_data(config.data.data)
+    picked = choose_for(shards, Machine.this(), given.get("image_size"))
     if "steps" in given:
         del picked["epochs"]
+    picked = {name: value for name, value in picked.items() if name not in given}
     print("picked: " + ", ".join(f"{flag(name)} {value}" for name, value in picked.items()))
-    return make_config("auto", **{**picked, **given})
+    return make_config("auto", **picked, **given)
 
 
 def train(config: Config, run_dir: Path, export_dir: Path) -> int:
@@ -147,10 +149,16 @@ def _other_workers() -> Iterator[None]:
 
 
 def _train(config: Config, run_dir: Path, export_dir: Path) -> int:
-    from cyclegan_tf.training.run_directory import check_run_directory, create_run_directory
+    from cyclegan_tf.training.run_directory import (
+        check_data,
+        check_run_directory,
+        create_run_directory,
+        note_data,
+    )
 
     is_new = not check_run_directory(run_dir, config)
     shards = _open_shards(config, run_dir)
+    check_data(run_dir, config, shards.manifest)
     import tensorflow as tf
 
     while True:
@@ -160,6 +168,7 @@ def _train(config: Config, run_dir: Path, export_dir: Path) -> int:
                 if is_new:
                     create_run_directory(run_dir, config)
                     is_new = False
+                note_data(run_dir, shards.manifest)
                 finished = training.finished() or training.run()
             break
         except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError):
@@ -182,9 +191,10 @@ def _open_shards(config: Config, run_dir: Path) -> Shards:
         UserError: for a mistake that can be found before that, too.
     """
     from cyclegan_tf.data.sources import open_data
-    from cyclegan_tf.training.run_directory import check_init_from
+    from cyclegan_tf.training.run_directory import CONFIG_FILE, check_init_from
 
-    if config.run.init_from:
+    # A run that has begun holds what it started from.
+    if config.run.init_from and not (run_dir / CONFIG_FILE).exists():
         check_init_from(config)
     shards = open_data(config.data.data, run_dir / MENDED)
     start_tensorflow()

@@ -47,15 +47,16 @@ class Outcome:
     done: int = 0
     skipped: int = 0
     failed: list[tuple[Path, str]] = field(default_factory=list)
-    others: Counter[str] = field(default_factory=Counter)  # files left out, by suffix
+    others: Counter[str] = field(default_factory=Counter)  # left out in folders, by kind
+    results: int = 0  # of earlier calls, which a pattern means as well
 
     def summary(self) -> str:
         """A few lines for the end of the command."""
         lines = [f"{path}: {reason}" for path, reason in self.failed]
-        if self.others:
-            kinds = ", ".join(suffix or "none" for suffix in sorted(self.others))
-            count = sum(self.others.values())
-            lines.append(f"left out: {count} of other kinds (suffixes: {kinds})")
+        left = [f"{count} × {kind}" for kind, count in sorted(self.others.items()) if count]
+        left += [f"{self.results} × results in --output"] if self.results else []
+        if left:
+            lines.append(f"left out: {', '.join(left)}")
         counts = f"{self.done} translated, {len(self.failed)} failed"
         if self.skipped:
             counts += f", {self.skipped} already there (--overwrite replaces them)"
@@ -68,6 +69,8 @@ def main(argv: list[str] | None = None) -> int:
     _check(arguments)
     outcome = Outcome()
     jobs = list(_to_do(plan(arguments.inputs, arguments.output, outcome), arguments, outcome))
+    if not (jobs or outcome.skipped or outcome.failed):
+        raise UserError(f"{' '.join(arguments.inputs)}: holds nothing that can be translated")
     if jobs:
         start_tensorflow()
         from cyclegan_tf.exporting.translator import load
@@ -176,18 +179,25 @@ def _files(text: str, output: Path, outcome: Outcome) -> Iterator[tuple[Path, Pa
         if not files:
             raise UserError(f"{text}: no such file or folder, and no pattern that fits any file")
         root, results = _fixed_part(text), output.resolve()
+        # Where the results go to, or above it, the pattern may lie itself: those are no results.
+        is_inside = results.is_relative_to(root.resolve()) and results != root.resolve()
         for file in files:
-            if not file.resolve().is_relative_to(results):
+            if is_inside and file.resolve().is_relative_to(results):
+                outcome.results += 1
+            else:
                 yield file, file.relative_to(root)
 
 
 def _walk(folder: Path, output: Path, outcome: Outcome) -> Iterator[tuple[Path, Path]]:
     """Pictures and films below a folder; links to folders, which may lead round, are left.
 
-    Files of other kinds are counted, hidden ones are not.
+    Those links and files of other kinds are counted, hidden ones are not.
     """
     results = output.resolve()
     for parent, folders, names in os.walk(folder):
+        outcome.others["a link to a folder"] += sum(
+            (Path(parent) / name).is_symlink() for name in folders if not name.startswith(".")
+        )
         folders[:] = sorted(
             name
             for name in folders
@@ -200,7 +210,7 @@ def _walk(folder: Path, output: Path, outcome: Outcome) -> Iterator[tuple[Path, 
             if path.suffix.lower() in _KNOWN:
                 yield path, path.relative_to(folder)
             else:
-                outcome.others[path.suffix.lower()] += 1
+                outcome.others[path.suffix.lower() or "no suffix"] += 1
 
 
 def _fixed_part(pattern: str) -> Path:

@@ -45,6 +45,14 @@ def test_what_is_picked(pairs, side, machine, size, filters, downsamplings, epoc
         assert getattr(config.losses, name) == getattr(recipe.losses, name)
 
 
+def test_the_recipe_is_that_of_the_size_that_was_asked_for():
+    few, many = Machine(cores=2, gpus=0), Machine(cores=64, gpus=0)
+    asked, picked = choose(3400, 256, few, image_size=128), choose(3400, 256, many)
+    assert asked["image_size"] == picked["image_size"] == 128
+    recipes = [{name: one.get(name) for name in automatic._FOUND} for one in (asked, picked)]
+    assert recipes[0] == recipes[1] != dict.fromkeys(automatic._FOUND)
+
+
 def test_the_command_picks_says_so_and_trains(tmp_path, monkeypatch, capsys):
     shards = pack_charts(tmp_path, trainA=4, trainB=3, testA=2, testB=2)
     monkeypatch.setattr(automatic, "_PAIRS", dict.fromkeys(automatic._PAIRS, 8))
@@ -54,7 +62,7 @@ def test_the_command_picks_says_so_and_trains(tmp_path, monkeypatch, capsys):
     arguments += ["--generator-blocks", 1, "--discriminator-filters", 2]
     assert command.main([str(argument) for argument in arguments]) == 0
     printed = capsys.readouterr().out
-    assert "picked: --image-size 24, --generator-filters " in printed
+    assert "picked: --image-size 24, --epochs 2" in printed  # the rest was asked for
     assert re.search(r"Expected time: about \d+ s\n", printed)
     config = Config.load(run_dir)
     assert (config.preset, config.data.image_size, config.run.epochs) == ("auto", 24, 2)

@@ -152,6 +152,12 @@ def test_other_pictures_or_fewer_go_into_files_of_their_own(run_dir, tmp_path, c
     written = set(run_dir.glob("evaluation-*")) - before
     sources = {json.loads(path.read_text())["protocol"]["data"] for path in written}
     assert len(written) == 3
+    weights = tmp_path / "mine.h5"
+    weights.write_bytes(b"weights")
+    flags = ["--feature-weights", str(weights)]
+    assert command.main(["--run-dir", str(run_dir), *flags]) == 0
+    assert "feature weights: mine.h5 (" in capsys.readouterr().out
+    assert list(run_dir.glob("evaluation-0000007-average-inceptionv3-mine-h5-*.json"))
     digest = shards.manifest.fingerprint[:8]
     assert f"pictures ({digest})" in sources and len(sources) == 2
     assert run_dir / f"evaluation-0000007-average-inceptionv3-pictures-{digest}.json" in written

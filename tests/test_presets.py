@@ -169,3 +169,28 @@ def test_an_unknown_preset_is_one_line_with_the_right_ones():
 def test_an_unknown_setting_is_refused():
     with pytest.raises(UserError, match="--lambda-cycel: no such setting"):
         make_config("paper", lambda_cycel=1.0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": 5, "steps": 100}, "--epochs 5: not with --steps 100; give one"),
+        (
+            {"evaluate_features": "inceptionv3"},
+            "--evaluate-features inceptionv3: does nothing without --evaluate-every",
+        ),
+        ({"identity_every": 4}, "--identity-every 4: does nothing without --lambda-identity"),
+        ({"lambda_teacher": 3.0}, "--lambda-teacher 3.0: does nothing without --teacher"),
+        ({"contrast_patches": 9}, "--contrast-patches 9: does nothing without --contrast-weight"),
+    ],
+)
+def test_a_setting_that_would_do_nothing_is_refused(settings, message):
+    with pytest.raises(UserError) as caught:
+        make_config("fast", **settings)
+    assert str(caught.value) == message
+
+
+def test_a_setting_with_what_it_needs_is_taken():
+    make_config("fast", identity_every=4, lambda_identity=2.5)
+    make_config("fast", evaluate_every=500, evaluate_features="efficientnet-lite0")
+    make_config("fast", identity_every=1)  # as it is anyway

@@ -216,6 +216,40 @@ def test_every_preset_trains_stops_goes_on_and_exports(
         assert (translated.shape, translated.dtype) == (photos.shape, tf.uint8)
 
 
+def test_a_run_goes_on_only_with_the_pictures_it_has_learnt_from(
+    data, tmp_path, tiny_config, workplace, monkeypatch, eager
+):
+    monkeypatch.setattr(command, "_finish", lambda *_: None)
+    shutil.copytree(data / "pictures", tmp_path / "mine")
+    config = tiny_config("demo", data=str(tmp_path / "mine"), steps=0, epochs=1, generator_blocks=1)
+    run_dir = workplace / "run"
+    assert command.train(config, run_dir, workplace / "models") == 0
+    before = content(run_dir)
+    assert command.train(config, run_dir, workplace / "models") == 0  # It is finished.
+    chart(9).save(tmp_path / "mine" / "trainA" / "another.png")
+    with pytest.raises(UserError) as caught:
+        command.train(config, run_dir, workplace / "models")
+    assert str(caught.value).startswith(f"--data {tmp_path / 'mine'}: does not hold the pictures")
+    assert "another number of pictures, content of the shards" in str(caught.value)
+    assert content(run_dir) == before
+    (run_dir / "data.json").unlink()  # as in a run from before it was noted
+    assert command.train(config, run_dir, workplace / "models") == 0
+
+
+def test_a_run_that_has_begun_no_longer_needs_what_it_started_from(
+    data, tiny_config, workplace, monkeypatch, eager
+):
+    monkeypatch.setattr(command, "_finish", lambda *_: None)
+    config = tiny_config("demo", data=str(data / "shards"), steps=2, generator_blocks=1)
+    assert command.train(config, workplace / "first", workplace / "models") == 0
+    second = config.replace(init_from=str(workplace / "first"))
+    with monkeypatch.context() as patch:
+        stop_after_the_first_call(patch)
+        assert command.train(second, workplace / "second", workplace / "models") == 130
+    shutil.rmtree(workplace / "first")
+    assert command.train(second, workplace / "second", workplace / "models") == 0
+
+
 # --- Damaged shards ------------------------------------------------------------------------------
 
 

@@ -123,14 +123,28 @@ def test_a_name_that_is_no_text_can_be_printed(tmp_path):
 
 def test_results_are_not_what_a_pattern_means(command, folder):
     for _ in range(2):
-        command(f"{folder}/**/*.png", "--output", folder / "out")
+        said = command(f"{folder}/**/*.png", "--output", folder / "out")[1]
     assert tree(folder / "out") == ["a.png", "deep/er/b.png"]
+    assert "left out: 2 × results in --output" in said
+
+
+def test_results_may_go_where_a_pattern_starts_or_above(command, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    assert "would be replaced" in command("*.png", "--output", ".")[1]
+    assert "1 translated" in command("deep/er/*.png", "--output", ".")[1]
+    np.testing.assert_array_equal(load(folder / "b.png"), 255 - load(folder / "deep/er/b.png"))
+
+
+def test_nothing_to_translate_is_an_error(command, tmp_path):
+    (tmp_path / "empty").mkdir()
+    status, said = command(tmp_path / "empty", "--output", tmp_path / "out")
+    assert (status, "empty: holds nothing that can be translated" in said) == (2, True)
 
 
 def test_files_of_other_kinds_in_a_folder_are_counted(command, folder, tmp_path):
     (folder / "deep" / "LICENSE").write_text("not for us, either", encoding="utf-8")
     said = command(folder, "--output", tmp_path / "out")[1]
-    assert "left out: 2 of other kinds (suffixes: none, .txt)" in said
+    assert "left out: 1 × .txt, 1 × no suffix" in said
 
 
 def test_nothing_is_written_outside_the_output(command, folder, tmp_path):
@@ -150,6 +164,7 @@ def test_nothing_is_written_outside_the_output(command, folder, tmp_path):
     assert {path: path.read_bytes() for path in outside.iterdir()} == before
     assert not (out / "a.png").is_symlink()
     np.testing.assert_array_equal(load(out / "a.png"), 255 - load(folder / "a.png"))
+    assert "2 × a link to a folder" in said
     assert not (out / "linked").exists()
     assert not (out / "round").exists()
     assert command(tmp_path / "in" / ".." / "outside" / "b.png", "--output", out)[0] == 0

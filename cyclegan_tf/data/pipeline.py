@@ -15,8 +15,8 @@ from tfrecords_tools.paths import AnyPath
 from tfrecords_tools.schema import parse_example
 
 _PARALLEL_READS = 4
-_PARALLEL_DECODES = 8  # more than that outruns any step; threads are as many as the cores
-_BATCHES_AHEAD = 4
+PARALLEL_DECODES = 8  # more than that outruns any step; threads are as many as the cores
+BATCHES_AHEAD = 4
 _MEGABYTE = 1 << 20
 _PASSES = 1 << 40  # More passes over the data than any training makes.
 
@@ -50,7 +50,7 @@ def training_pairs(
     return (
         tf.data.Dataset.zip(tuple(domains))
         .batch(batch_size, drop_remainder=True)
-        .prefetch(_BATCHES_AHEAD)
+        .prefetch(BATCHES_AHEAD)
         .with_options(options)
     )
 
@@ -94,7 +94,7 @@ def test_images(shards: Shards, split: str, image_size: int, limit: int = -1) ->
         return to_range(pixels), example["filename"]
 
     examples = _records(shards, split).take(limit)
-    return examples.map(load, num_parallel_calls=_PARALLEL_DECODES).with_options(_options())
+    return examples.map(load, num_parallel_calls=PARALLEL_DECODES).with_options(_options())
 
 
 def picture_sides(shards: Shards, split: str, limit: int) -> list[int]:
@@ -186,7 +186,7 @@ def _training_stream(
         return augment(decode(example["image"]), config, tf.stack([choices, position]))
 
     examples = _examples(shards, split, config, cached, seed, start)
-    return examples.map(load, num_parallel_calls=_PARALLEL_DECODES, deterministic=True)
+    return examples.map(load, num_parallel_calls=PARALLEL_DECODES, deterministic=True)
 
 
 def _examples(

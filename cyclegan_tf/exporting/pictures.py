@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import warnings
 from collections.abc import Iterator
@@ -108,9 +109,13 @@ def save_picture(picture: Picture, path: Path) -> None:
 def unfinished_file(path: Path) -> Iterator[Path]:
     """A file beside ``path``, of the same suffix, that becomes it if all goes well.
 
-    Each process has one of its own, so that none publishes what another is still writing.
+    Each process has one of its own, so that none publishes what another is still writing; those of
+    processes that were killed are removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".unfinished-*-{glob.escape(path.name)}"):
+        if not _is_running(left.name.split("-")[1]):
+            left.unlink(missing_ok=True)
     unfinished = path.with_name(f".unfinished-{os.getpid()}-{path.name}")
     # Someone else's link in its place must not be written through.
     unfinished.unlink(missing_ok=True)
@@ -119,6 +124,19 @@ def unfinished_file(path: Path) -> Iterator[Path]:
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _is_running(process: str) -> bool:
+    """Whether a process of this number runs; True where that cannot be asked without harm."""
+    if os.name != "posix" or not process.isdecimal():
+        return True
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # somebody else's
+    return True
 
 
 def _picture(image: Image.Image) -> Picture:

@@ -168,10 +168,15 @@ def _from_saved_model(path: Path) -> Translator:
     refuse_foreign(path)
     try:
         module = tf.saved_model.load(str(path))
-    except (OSError, ValueError, KeyError, IndexError, AttributeError, tf.errors.OpError) as error:
+    except Exception as error:  # On damaged files, TensorFlow raises nearly anything.
         raise UserError(f"{path}: cannot be loaded ({error})") from error
-    if not callable(module):
-        raise UserError(f"{path}: was not written by cyclegan_tf.export")
+    example = np.zeros([1, 16, 12, 3], np.uint8)
+    try:
+        result = module(example).numpy()
+    except Exception as error:  # Whatever someone else's model may do with it.
+        raise UserError(f"{path}: was not written by cyclegan_tf.export ({error})") from error
+    if (result.dtype, result.shape) != (example.dtype, example.shape):
+        raise UserError(f"{path}: was not written by cyclegan_tf.export (gives other pictures)")
     return Translator(lambda images: module(images).numpy())
 
 

@@ -183,15 +183,18 @@ class _Writer:
     def write(self, original, picture: Picture) -> None:
         """Writes a picture at the time of the film's frame ``original``."""
         if self._video is None:
-            self._start(picture)
+            self._start(picture, is_turned=original.rotation % 180 != 0)
         frame = self._encoded_form(picture)
         frame.pts, frame.time_base = original.pts, original.time_base
         if self._graph is not None:
             self._graph.push(frame)
             frame = self._graph.pull()
-        self._output.mux(self._video.encode(frame))
+        for packet in self._video.encode(frame):
+            if self._is_gif and original.duration:  # The last frame's is in no later time.
+                packet.duration = original.duration
+            self._output.mux(packet)
 
-    def _start(self, picture: Picture) -> None:
+    def _start(self, picture: Picture, is_turned: bool) -> None:
         height, width = picture.pixels.shape[:2]
         rate = self._film.average_rate or 25
         options = dict(_QUALITY.get(self._codec, {}))
@@ -208,6 +211,9 @@ class _Writer:
             # Players expect colour at half resolution, for which the sides must be even.
             context.width, context.height = width // 2 * 2, height // 2 * 2
             context.pix_fmt, context.colorspace = "yuv420p", _BT709
+            aspect = self._film.sample_aspect_ratio  # of pixels that are not square
+            if aspect:
+                context.sample_aspect_ratio = 1 / aspect if is_turned else aspect
         for packet in self._waiting:
             self.copy_sound(packet)
         self._waiting.clear()

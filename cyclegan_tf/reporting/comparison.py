@@ -93,7 +93,7 @@ def _load(run_dirs: list[Path]) -> list[Run]:
 
 
 def _load_run(name: str, run_dir: Path) -> Run:
-    config, records = Config.load(run_dir), read_metrics(run_dir)
+    config, records = Config.load(run_dir, flag=""), read_metrics(run_dir)
     series, broken = charts.collect(records)
     return Run(
         name=name,

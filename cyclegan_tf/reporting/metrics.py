@@ -146,6 +146,8 @@ def _records(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
         content = path.read_bytes()
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     lines = content.split(b"\n")[:-1]  # What follows the last newline is empty or half-written.
     return [(line + b"\n", _parse(line, path, n)) for n, line in enumerate(lines, start=1)]
 

@@ -66,7 +66,7 @@ def write_report(run_dir: Path) -> Path:
         UserError: if config.json or metrics.jsonl cannot be read, or the page not be written.
     """
     run_dir = Path(run_dir)
-    config, records = Config.load(run_dir), read_metrics(run_dir)
+    config, records = Config.load(run_dir, flag=""), read_metrics(run_dir)
     series, broken = charts.collect(records)
     warnings = list_warnings(records, broken)
     directions = [_direction(run_dir, key, config.one_sided()) for key in DIRECTIONS]

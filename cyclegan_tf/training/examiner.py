@@ -33,6 +33,7 @@ class Examiner:
         self, config: Config, state: TrainingState, shards: Shards, total_steps: int
     ) -> None:
         self.state, self.total_steps = state, total_steps
+        self.gan_loss = config.losses.gan_loss
         self.monitor = HealthMonitor(config, state, shards)
         self.evaluator = _evaluator(config, shards)
 
@@ -51,13 +52,14 @@ class Examiner:
 
     def complaints(self, records: list[Record]) -> list[Complaint]:
         """What is wrong with the run, judged by all that it has logged so far."""
-        return complaints(records, self.total_steps)
+        return complaints(records, self.total_steps, self.gan_loss)
 
 
 def newest_is_best(records: list[Record]) -> bool:
     """Whether the newest scores among a run's records are better than all before."""
-    values = [value for value in map(criterion, records) if value is not None]
-    return bool(values) and values[-1] == min(values) and values[-1] not in values[:-1]
+    scored = [record for record in records if _judged_by(record)]
+    *before, newest = map(criterion, scored) if scored else [None]
+    return newest is not None and all(value is None or newest < value for value in before)
 
 
 def criterion(record: Record) -> float | None:
@@ -66,6 +68,12 @@ def criterion(record: Record) -> float | None:
     The mean absolute error to the truth where there is one, else KID; None without either, or if
     it was not finite.
     """
+    values = _judged_by(record)
+    return None if None in values or not values else sum(values) / len(values)
+
+
+def _judged_by(record: Record) -> list[float | None]:
+    """The scores of a record that count; none if it holds no scores."""
     for kind in ("mae_", "kid_"):
         values = [
             value
@@ -73,8 +81,8 @@ def criterion(record: Record) -> float | None:
             if name.startswith(kind) and not name.startswith("kid_sd_")
         ]
         if values:
-            return None if None in values else sum(values) / len(values)
-    return None
+            return values
+    return []
 
 
 def _evaluator(config: Config, shards: Shards) -> Evaluator | None:
@@ -84,7 +92,7 @@ def _evaluator(config: Config, shards: Shards) -> Evaluator | None:
         return None
     if settings.features != "none":
         weights = Path(settings.feature_weights) if settings.feature_weights else None
-        network = load_feature_network(settings.features, weights)
+        network = load_feature_network(settings.features, weights, flags="--evaluate-")
     return Evaluator(
         shards,
         config.data.image_size,

@@ -7,6 +7,7 @@ should hear nothing.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -25,6 +26,7 @@ from cyclegan_tf.training.state import TrainingState
 Record = dict[str, Any]  # a line of metrics.jsonl
 
 PICTURES = 32
+_LEAST = 8  # test pictures; how much fewer differ from each other says nothing
 _BATCH = 8
 _SMALL = 16  # side at which layout and brightness are compared
 _PATCHES = 8  # patches along a side
@@ -63,7 +65,7 @@ class HealthMonitor:
     Args:
         config: the settings.
         state: what is trained.
-        shards: the data set; without a test split, training pictures are taken.
+        shards: the data set; where it has few test pictures, training pictures are taken.
     """
 
     def __init__(self, config: Config, state: TrainingState, shards: Shards) -> None:
@@ -75,7 +77,9 @@ class HealthMonitor:
     def reals(self) -> tuple[np.ndarray, np.ndarray]:
         """The pictures of A and B: float32 [n, size, size, 3]; not read before the first step."""
         size = self.config.data.image_size
-        a, b = (fixed_pictures(self.shards, domain, size, PICTURES) for domain in "AB")
+        a, b = (
+            fixed_pictures(self.shards, domain, size, PICTURES, least=_LEAST) for domain in "AB"
+        )
         return a, b
 
     def measure(self) -> dict[str, float]:
@@ -168,9 +172,9 @@ def diversity(images: np.ndarray) -> float:
     """How much pictures differ: the mean standard deviation of a pixel from picture to picture.
 
     Args:
-        images: float [n, height, width, 3]; they are compared at 16 × 16 pixels.
+        images: float [n, height, width, 3], n of at least 2; compared at 16 × 16 pixels.
     """
-    return float(_small(images).std(axis=0).mean())
+    return float(_small(images).std(axis=0, ddof=1).mean())
 
 
 def brightness_correlation(images: np.ndarray, translated: np.ndarray) -> float:
@@ -208,12 +212,15 @@ def _small(images: np.ndarray) -> np.ndarray:
 # --- What is wrong -------------------------------------------------------------------------------
 
 
-def complaints(records: list[Record], total_steps: int) -> list[Complaint]:
+def complaints(
+    records: list[Record], total_steps: int, gan_loss: str = "least_squares"
+) -> list[Complaint]:
     """What is wrong with a run, judged by its newest record that holds health measures.
 
     Args:
         records: all lines of metrics.jsonl so far, oldest first.
         total_steps: the length of the training; its very beginning is not judged.
+        gan_loss: the adversarial loss.
     """
     measured = [record for record in records if HEALTH_MEASURE in record]
     losses = [record for record in records if "generator_ab" in record]
@@ -222,7 +229,8 @@ def complaints(records: list[Record], total_steps: int) -> list[Complaint]:
     start = min(max(_JUDGED_SHARE * total_steps, _JUDGED_EARLIEST), _JUDGED_LATEST)
     if measured[-1]["step"] < start:
         return []
-    return [complaint for check in _CHECKS for complaint in check(measured, losses)]
+    checks = [*_CHECKS, functools.partial(_generator_losses, gan_loss=gan_loss)]
+    return [complaint for check in checks for complaint in check(measured, losses)]
 
 
 _WAYS = {"ab": "A to B", "ba": "B to A"}
@@ -278,10 +286,14 @@ def _discriminators(measured: list[Record], losses: list[Record]) -> Iterator[Co
             )
 
 
-def _generator_losses(measured: list[Record], losses: list[Record]) -> Iterator[Complaint]:
+def _generator_losses(
+    measured: list[Record], losses: list[Record], gan_loss: str
+) -> Iterator[Complaint]:
+    # What it is where the discriminator takes everything for real; the Wasserstein loss has no end.
+    least = {"hinge": -1.0, "wasserstein": -math.inf}.get(gan_loss, 0.0)
     for key, way in _WAYS.items():
         recent = _recent(losses, f"generator_{key}")
-        if abs(recent) < GENERATOR_LOSS:
+        if recent < least + GENERATOR_LOSS:
             yield Complaint(
                 f"generator_{key}",
                 f"The adversarial loss of the generator {way} has collapsed to {recent:.4f}: the "
@@ -350,7 +362,6 @@ def _gradients(measured: list[Record], losses: list[Record]) -> Iterator[Complai
 _CHECKS: tuple[Callable[[list[Record], list[Record]], Iterator[Complaint]], ...] = (
     _diversity,
     _discriminators,
-    _generator_losses,
     _colours,
     _clipped,
     _cycle,
@@ -375,4 +386,5 @@ def _windows(values: list[float]) -> list[float]:
     count = min(10, len(values) // 3)
     if count < 1:
         return []
-    return [float(np.median(part)) for part in np.array_split(values, count)]
+    parts = np.array_split(values, count)
+    return [float(np.nanmedian(part)) for part in parts if not np.isnan(part).all()]

@@ -31,7 +31,12 @@ from cyclegan_tf.training.distillation import keep_teacher, load_teacher
 from cyclegan_tf.training.examiner import Examiner, newest_is_best
 from cyclegan_tf.training.gathering import Histories
 from cyclegan_tf.training.sampler import Sampler
-from cyclegan_tf.training.schedule import learning_rate, steps_per_epoch, total_steps
+from cyclegan_tf.training.schedule import (
+    identity_share,
+    learning_rate,
+    steps_per_epoch,
+    total_steps,
+)
 from cyclegan_tf.training.state import TrainingState
 
 _LEAST_RATE = 1 / 32  # of the learning rate: after so many roll-backs, another one is vain.
@@ -264,7 +269,7 @@ class Training:
                 )
                 log.warn(done, text)
                 bar.note(f"warning: step {done}: {text}")
-            values.update({**means.take(), **self._pace(done, means)})
+            values.update({**self._losses(done, means), **self._pace(done, means)})
         show = self._is_due(run.sample_every)
         evaluate = bool(self.examiner.evaluator) and self._is_due(self.config.evaluate.every)
         if self.cluster.is_chief:
@@ -285,6 +290,17 @@ class Training:
         """Whether the newest scores, which the chief has taken, are the best so far."""
         best = self.cluster.is_chief and newest_is_best(read_metrics(self.run_dir))
         return self._over_workers(float(best)) > 0
+
+    def _losses(self, done: int, means: Means) -> dict[str, float]:
+        """The mean losses since the last line; the identity's over the steps that took it."""
+        share = identity_share(self.config, done - means.steps, done, self.total)
+        values = means.take()
+        of_identity = [name for name in values if name.startswith("identity_")]
+        for name in of_identity:
+            value = values.pop(name)
+            if share:
+                values[name] = value / share
+        return values
 
     def _pace(self, done: int, means: Means) -> dict[str, float]:
         rate = float(learning_rate(self.config, tf.constant(done, tf.int64), self.total))
@@ -318,7 +334,8 @@ class Means:
     """Means of the losses over the finite steps since the last ``take``.
 
     Attributes:
-        skipped: how many steps since then were not finite.
+        steps: how many there were since then.
+        skipped: how many of them were not finite.
         steps_per_second: over the steps up to the last ``take``.
     """
 
@@ -327,13 +344,13 @@ class Means:
         self._clear()
 
     def _clear(self) -> None:
-        self._steps, self._seconds, self.skipped = 0, 0.0, 0
+        self.steps, self._seconds, self.skipped = 0, 0.0, 0
         self._sums: dict[str, float] = {}
 
     def add(self, steps: int, seconds: float, losses: dict[str, float], skipped: int = 0) -> None:
         """Takes in the mean losses of one call of so many steps, some of which were skipped."""
         finite = steps - skipped
-        self._steps += steps
+        self.steps += steps
         self._seconds += seconds
         self.skipped += skipped
         for name, value in losses.items():
@@ -342,9 +359,9 @@ class Means:
 
     def take(self) -> dict[str, float]:
         """The means since the last take, NaN if no step was finite."""
-        finite = self._steps - self.skipped
+        finite = self.steps - self.skipped
         means = {name: total / finite if finite else nan for name, total in self._sums.items()}
-        self.steps_per_second = self._steps / self._seconds
+        self.steps_per_second = self.steps / self._seconds
         self._clear()
         return means
 

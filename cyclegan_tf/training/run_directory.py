@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,11 +14,15 @@ from cyclegan_tf.config import Config, all_settings, flag
 from cyclegan_tf.data.shards import MENDED
 from cyclegan_tf.errors import UserError
 from cyclegan_tf.locking import locked
+from cyclegan_tf.reporting.files import write_atomically
+from tfrecords_tools.manifest import Manifest
 
 CONFIG_FILE = "config.json"
+DATA_FILE = "data.json"  # which pictures the run has learnt from
 _UNFINISHED_CONFIG = ".config.json.tmp"
 # What a training that was killed before its first step may have left.
 _LEFTOVERS = {_UNFINISHED_CONFIG, MENDED}
+_NO_WEIGHTS = "discriminator_augment"  # changes what a network sees, not the network
 # What the machine, not the software, is to blame for.
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE)
 
@@ -95,6 +101,46 @@ def check_run_directory(run_dir: Path, config: Config, flag: str = "--run-dir") 
     return False
 
 
+def check_data(run_dir: Path, config: Config, manifest: Manifest) -> None:
+    """Changes nothing.
+
+    Raises:
+        UserError: if the run has learnt from other shards than these: its schedule, the order of
+            its pictures and its scores would all be others.
+    """
+    try:
+        known = json.loads((run_dir / DATA_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:  # a new run, or one from before this was noted
+        return
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{run_dir / DATA_FILE}: cannot be read ({error})") from None
+    found = _identity(manifest)
+    if known != found:
+        before = known if isinstance(known, dict) else {}
+        names = [name for name in found if found[name] != before.get(name)]
+        raise UserError(
+            f"--data {config.data.data}: does not hold the pictures that {run_dir} has learnt from "
+            f"(another {', '.join(names)}); give those to go on, or --init-from {run_dir} and "
+            "another --run-dir to learn from these"
+        )
+
+
+def note_data(run_dir: Path, manifest: Manifest) -> None:
+    """Writes down which shards the run learns from, for ``check_data``."""
+    text = json.dumps(_identity(manifest), indent=1) + "\n"
+    write_atomically(run_dir / DATA_FILE, text.encode())
+
+
+def _identity(manifest: Manifest) -> dict[str, object]:
+    """What tells one folder of shards from another."""
+    shards = [shard for split in sorted(manifest.splits) for shard in manifest.splits[split]]
+    digests = "".join(shard.sha256 for shard in shards)
+    return {
+        "number of pictures": {split: manifest.count(split) for split in sorted(manifest.splits)},
+        "content of the shards": hashlib.sha256(digests.encode()).hexdigest(),
+    }
+
+
 def check_init_from(config: Config) -> Config:
     """The settings of the run that ``config.run.init_from`` names.
 
@@ -110,7 +156,8 @@ def check_init_from(config: Config) -> Config:
         each.replace(generator_blocks=each.generator_blocks()).flat() for each in (config, other)
     )
     for section, flat, _ in all_settings():
-        if section in ("generator", "discriminator") and ours[flat] != theirs[flat]:
+        is_of_networks = section in ("generator", "discriminator") and flat != _NO_WEIGHTS
+        if is_of_networks and ours[flat] != theirs[flat]:
             raise UserError(
                 f"{name}: has {flag(flat)} {theirs[flat]}, not {ours[flat]}; give the same"
             )

@@ -51,9 +51,14 @@ class Sampler:
 
 
 def fixed_pictures(
-    shards: Shards, domain: str, image_size: int, limit: int = PICTURES
+    shards: Shards, domain: str, image_size: int, limit: int = PICTURES, least: int = 1
 ) -> np.ndarray:
-    """A domain's first test (or training) pictures: float32 [n, size, size, 3]."""
-    split = f"test{domain}" if shards.manifest.count(f"test{domain}") else f"train{domain}"
+    """A domain's first test pictures, or training pictures where ``least`` are only among those.
+
+    Returns:
+        float32 [n, size, size, 3].
+    """
+    test, train = (shards.manifest.count(f"{split}{domain}") for split in ("test", "train"))
+    split = f"test{domain}" if test >= min(least, train) else f"train{domain}"
     pictures = test_images(shards, split, image_size, limit).map(lambda image, _name: image)
     return np.stack(list(pictures.as_numpy_iterator()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import tensorflow as tf
 
 from cyclegan_tf.config import Config
@@ -62,3 +63,12 @@ def identity_weight(config: Config, step: tf.Tensor, total: int) -> tf.Tensor:
         done = tf.cast(step, tf.float32) / (losses.identity_decay * total)
         weight *= tf.clip_by_value(1.0 - done, 0.0, 1.0)
     return tf.where(step % losses.identity_every == 0, weight, 0.0)
+
+
+def identity_share(config: Config, first: int, last: int, total: int) -> float:
+    """The share of the steps from ``first`` to before ``last`` that take the identity loss."""
+    losses, steps = config.losses, np.arange(first, last)
+    taken = steps % losses.identity_every == 0
+    if losses.identity_decay:
+        taken &= steps < losses.identity_decay * total
+    return float(taken.mean())

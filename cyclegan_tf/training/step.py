@@ -363,9 +363,10 @@ class TrainingStep:
             self._update_averages(strategy)
 
     def _update_averages(self, strategy: tf.distribute.Strategy) -> None:
-        """Moves the averages toward the weights, faster at the start."""
-        step = tf.cast(self.state.step.read_value(), tf.float32)
-        decay = tf.minimum(self.config.run.average, (1.0 + step) / (10.0 + step))
+        """Moves the averages toward the weights, faster at the start from random ones."""
+        step, decay = tf.cast(self.state.step.read_value(), tf.float32), self.config.run.average
+        if not self.config.run.init_from:
+            decay = tf.minimum(decay, (1.0 + step) / (10.0 + step))
         for average, weight in zip(
             self.state.average_variables(), self.state.generator_variables()
         ):

@@ -100,9 +100,11 @@ def test_patterns_of_two_and_four_pixels_stand_out():
         (columns % 3, 0.0),  # of none
     ):
         images = np.clip(smooth + 20 * pattern, 0, 255).astype(np.uint8)
-        value = checkerboard(power_spectra(np.repeat(images[..., None], 3, axis=-1)))
+        value = checkerboard(power_spectra(np.repeat(images[..., None], 3, axis=-1)).sum(axis=0))
         assert value > least if least else value < 3.0
 
 
 def test_white_noise_has_no_pattern():
-    assert checkerboard(power_spectra(noise(40, 32, 32))) == pytest.approx(1.0, abs=0.2)
+    assert checkerboard(power_spectra(noise(40, 32, 32)).mean(axis=0)) == pytest.approx(
+        1.0, abs=0.2
+    )

@@ -97,8 +97,50 @@ def test_a_function_called_by_its_name_as_an_operation_is_refused(tmp_path):
             if "__call__" in function.signature.name:
                 function.node_def.add(name="disguised", op=saver)
 
-    with pytest.raises(UserError, match=f"holds the operation {saver}"):
+    with pytest.raises(UserError, match="may reach beyond the model"):
         load(rewritten(folder, call_the_saver))
+
+
+def test_a_row_of_disguised_functions_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    inner = tf.function(write, [tf.TensorSpec([None, None, None, 3], tf.uint8)])
+    outer = tf.function(lambda images: inner(images), inner.input_signature)
+    folder = save(lambda images: outer(images), tmp_path / "model")
+    plain = (name for name in functions(folder) if "traced" not in name and "call" not in name)
+    for number, name in enumerate(sorted(plain)):
+        renamed(folder, f'"{name}"', f'"__inference__traced_save_77{number}"')
+    assert sum("traced_save_77" in name for name in functions(folder)) >= 2
+    with pytest.raises(UserError, match="holds the operation"):
+        load(folder)
+    assert {path.name for path in tmp_path.iterdir()} == {"model"}
+
+
+def test_a_function_that_nobody_calls_is_refused(tmp_path):
+    """TensorFlow would work out what is constant in it while it loads the model."""
+    folder = save(lambda images: 255 - images, tmp_path / "model")
+
+    def add_reader(model):
+        library = model.meta_graphs[0].graph_def.library
+        function = library.function.add()
+        function.signature.name = "__inference__traced_save_999"
+        function.node_def.add(name="file", op="ReadFile")
+
+    with pytest.raises(UserError, match="holds the operation ReadFile"):
+        load(rewritten(folder, add_reader))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda images: {"images": images},
+        lambda images: tf.cast(images, tf.float32),
+        lambda images: images[:, ::2],
+    ],
+    ids=["dictionary", "float32", "smaller"],
+)
+def test_a_harmless_model_that_does_something_else_is_one_line(function, tmp_path):
+    with pytest.raises(UserError, match=r"was not written by cyclegan_tf\.export"):
+        load(save(function, tmp_path / "model"))
 
 
 def test_the_format_of_tensorflow_1_is_refused(tmp_path):

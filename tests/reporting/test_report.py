@@ -184,6 +184,14 @@ def test_broken_strip_is_left_out(tmp_path, make_samples):
     assert "B → A step 1,000" in page.text
 
 
+def test_metrics_that_cannot_be_read_are_one_line(tmp_path):
+    run = make_run(tmp_path / "run", [])
+    (run / "metrics.jsonl").unlink()
+    (run / "metrics.jsonl").mkdir()
+    with pytest.raises(UserError, match=r"metrics\.jsonl: cannot be read"):
+        write_report(run)
+
+
 def test_page_that_cannot_be_written_is_one_line(tmp_path):
     run = make_run(tmp_path / "run", records_until(100))
     (run / FILE).mkdir()

@@ -33,6 +33,9 @@ def test_the_best_is_lower_than_all_before():
     assert not newest_is_best([*records, scored(mae=28)])
     assert not newest_is_best([{"step": 1}])
     assert newest_is_best([*records, scored(mae=29), scored(mae=27)])
+    unscored = {**scored(mae=1), "mae_ba": None}  # was not finite
+    assert not newest_is_best([*records, unscored])
+    assert newest_is_best([scored(mae=30), unscored, scored(mae=28)])
 
 
 @pytest.fixture(scope="module")
@@ -69,5 +72,5 @@ def test_a_network_that_is_not_to_be_had_is_an_error(tiny_config, new_training, 
     config = tiny_config(
         evaluate_every=5, evaluate_features="inceptionv3", evaluate_feature_weights="none.h5"
     )
-    with pytest.raises(UserError, match=r"--feature-weights none\.h5: no such file"):
+    with pytest.raises(UserError, match=r"--evaluate-feature-weights none\.h5: no such file"):
         examiner(config, demo, new_training)

@@ -105,6 +105,26 @@ def test_a_one_sided_training_is_told_flags_that_it_takes(last, flag):
     assert "--lambda" not in complaint.text
 
 
+@pytest.mark.parametrize(
+    ("gan_loss", "fine", "collapsed"),
+    [("least_squares", 0.2, 0.01), ("vanilla", 0.7, 0.01), ("hinge", 0.0, -1.2)],
+)
+def test_each_loss_has_its_own_collapse(gan_loss, fine, collapsed):
+    records = run({"generator_ab": fine, "generator_ba": collapsed})
+    assert [one.check for one in complaints(records, TOTAL, gan_loss)] == ["generator_ba"]
+
+
+@pytest.mark.parametrize("value", [-30.0, 0.0, 30.0])
+def test_the_wasserstein_loss_has_no_collapse(value):
+    assert complaints(run({"generator_ab": value}), TOTAL, "wasserstein") == []
+
+
+def test_a_value_that_was_not_finite_silences_nothing():
+    records = run({"cycle_a": 0.6})
+    records[0]["cycle_a"] = None
+    assert checks(records) == ["cycle_a"]
+
+
 def test_the_very_beginning_is_not_judged():
     early = [{**good(step), "diversity_ab": 0.0} for step in (0, 100, 400)]
     assert checks(early) == []
@@ -143,7 +163,7 @@ def test_diversity_is_the_deviation_from_picture_to_picture(pictures):
     assert diversity(np.repeat(one, 5, axis=0)) == pytest.approx(0.0, abs=1e-6)
     levels = np.array([-0.5, 0.1, 0.4], np.float32)[:, None, None, None]
     flat = np.ones((3, 32, 32, 3), np.float32) * levels
-    assert diversity(flat) == pytest.approx(levels.std(), rel=1e-5)
+    assert diversity(flat) == pytest.approx(levels.std(ddof=1), rel=1e-5)
 
 
 def test_brightness_correlation_of_a_negative_is_minus_one(pictures):
@@ -173,6 +193,14 @@ def test_a_sure_discriminator_is_right_with_margin_one(kind, sure):
     assert measured == {"accuracy_real": 1, "accuracy_fake": 1, "margin": pytest.approx(1)}
     swapped = decision_measures(kind, fake, real)
     assert swapped == {"accuracy_real": 0, "accuracy_fake": 0, "margin": pytest.approx(-1)}
+
+
+def test_diversity_needs_pictures_to_compare(tmp_path, tiny_config, new_training):
+    """Where a single picture is held out for tests, training pictures are looked at."""
+    shards = pack_charts(tmp_path, trainA=9, trainB=3, testA=1, testB=2)
+    step = new_training(tiny_config())
+    monitor = HealthMonitor(step.config, step.state, shards)
+    assert [len(pictures) for pictures in monitor.reals] == [9, 3]
 
 
 def test_a_new_training_is_measured(tmp_path, tiny_config, new_training, pairs, pictures):

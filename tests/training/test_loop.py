@@ -69,6 +69,24 @@ def test_a_run_leaves_what_the_readme_promises(finished):
     assert list((finished.run_dir / "tensorboard").glob("events.out.tfevents.*"))
 
 
+def test_the_identity_error_is_that_of_the_steps_that_take_it(new_run, tmp_path):
+    frozen = {"learning_rate": 0.0, "lambda_identity": 1.0, "log_every": 4}
+    often, rarely, ending = (
+        logged(training.run_dir)
+        for name, settings in (
+            ("often", {}),
+            ("rarely", {"identity_every": 2}),
+            ("ending", {"identity_decay": 0.5}),
+        )
+        for training in [new_run(tmp_path / name, **frozen, **settings)]
+        if training.run()
+    )
+    for name in ("identity_a", "identity_b"):
+        assert rarely[0][name] == pytest.approx(often[0][name], rel=0.3)
+        assert ending[0][name] == pytest.approx(often[0][name], rel=1e-5)
+        assert name not in ending[1]  # No step of its second half has taken it.
+
+
 def test_metrics_are_logged_at_the_right_steps(finished):
     records = logged(finished.run_dir)
     assert [record["step"] for record in records] == [2, 4, 6, 8]

@@ -322,6 +322,12 @@ def test_a_run_with_other_networks_is_refused(change, words, tiny_config, tmp_pa
     assert message.startswith(f"--init-from {tmp_path}: ") and words in message
 
 
+def test_what_discriminators_see_is_no_part_of_them(tiny_config, tmp_path):
+    create_run_directory(tmp_path, tiny_config())
+    ours = tiny_config(init_from=str(tmp_path), discriminator_augment="color")
+    assert check_init_from(ours) == tiny_config()
+
+
 def test_no_run_to_start_from_is_named(tiny_config, tmp_path):
     message = refusal(check_init_from, tiny_config(init_from=str(tmp_path / "none")))
     assert message.startswith(f"--init-from {tmp_path / 'none'}: no run there")

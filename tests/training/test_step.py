@@ -390,6 +390,17 @@ def test_averages_follow_their_formula(tiny_config, new_training, pairs, picture
             np.testing.assert_allclose(average, right, rtol=1e-5, atol=1e-6)
 
 
+def test_averages_of_another_run_are_not_forgotten_at_once(
+    tiny_config, new_training, pairs, pictures, eager
+):
+    step = new_training(tiny_config(average=0.9, learning_rate=0.0, init_from="another"))
+    for average, weight in zip(step.state.average_variables(), step.state.generator_variables()):
+        average.assign(weight + 1.0)
+    step.run(pairs(step, pictures(4), pictures(4)), tf.constant(3))
+    for average, weight in zip(step.state.average_variables(), step.state.generator_variables()):
+        np.testing.assert_allclose(average.numpy() - weight.numpy(), 0.9**3, rtol=1e-4)
+
+
 def test_replicas_share_a_batch_in_order(tiny_config, new_training, pictures):
     step = new_training(tiny_config(batch_size=4), replicas=2)
     batch = pictures(4)
