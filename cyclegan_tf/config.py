@@ -1,11 +1,9 @@
 """Every setting of a training: frozen dataclasses, their checks, and JSON.
 
 A setting is one dataclass field. Its metadata holds the help line, the allowed values and the
-bounds,
-so that the command line (``cyclegan_tf.train``), the checks and ``config.json`` all come from one
-place.
-The flat name of a setting is its section's prefix plus the field's name (``generator_filters``);
-its flag is the same with dashes (``--generator-filters``).
+bounds, so that the command line (``cyclegan_tf.train``), the checks and ``config.json`` all come
+from one place. The flat name of a setting is its section's prefix plus the field's name
+(``generator_filters``); its flag is the same with dashes (``--generator-filters``).
 """
 
 from __future__ import annotations
