@@ -31,6 +31,7 @@ RECIPES: dict[str, str] = {
     "paper-32": "--preset paper --generator-filters 32 --discriminator-filters 32",
     "fast": "--preset fast",
     "fast-no-penalty": _TRIAL,
+    "fast-penalty": "--preset fast --gradient-penalty 0.03",  # which it has up to 64 pixels only
     "fast-history": f"{_TRIAL} --history-size 50",
     "fast-20": f"{_TRIAL} --generator-filters 20",
     "fast-20-history": f"{_TRIAL} --generator-filters 20 --history-size 50",

@@ -10,6 +10,7 @@ from typing import Any
 from cyclegan_tf.config import Config
 from cyclegan_tf.data.pipeline import picture_sides
 from cyclegan_tf.data.shards import Shards
+from cyclegan_tf.presets import FOUND_AT
 
 _SIDES = (64, 128, 256)
 _SAMPLE = 64  # pictures of each domain that are looked at
@@ -17,7 +18,6 @@ _FEW_CORES = 8
 # Pairs that a training sees: on a CPU about an hour or a night, on a GPU what the paper takes.
 _PAIRS = {"few cores": 20_000, "many cores": 60_000, "gpu": 400_000}
 # Of the recipe of `fast`, what was found at 64 pixels; larger pictures take the paper's.
-_FOUND_AT = 64
 _FOUND = (
     "generator_downsamplings",
     "discriminator_strided",
@@ -89,5 +89,5 @@ def choose(
         "generator_filters": filters,
         "discriminator_filters": filters,
         "epochs": min(_MOST_EPOCHS, max(_LEAST_EPOCHS, epochs)),
-        **({name: paper[name] for name in _FOUND} if size > _FOUND_AT else {}),
+        **({name: paper[name] for name in _FOUND} if size > FOUND_AT else {}),
     }

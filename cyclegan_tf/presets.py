@@ -79,8 +79,12 @@ _DEMO = {
     "average": 0.998,
 }
 
+# The side in pixels up to which `fast` has its gradient penalty; above, it costs more than it gives
+# in ten minutes (docs/results.md).
+FOUND_AT = 64
+
 _FAST = {
-    "image_size": 64,
+    "image_size": FOUND_AT,
     "generator_filters": 32,
     "generator_downsamplings": 1,
     "generator_blocks": 6,
@@ -165,7 +169,11 @@ def make_config(preset: str, **overrides: Any) -> Config:
         )
     if "epochs" in overrides:
         settings.pop("steps", None)  # A preset that counts steps must not hide the epochs.
-    if overrides.get("gradient_penalty") == 0:
+    size = overrides.get("image_size", settings.get("image_size", 0))
+    penalty = overrides.get("gradient_penalty")
+    if preset == "fast" and size > FOUND_AT and penalty is None:
+        penalty = settings["gradient_penalty"] = 0.0
+    if penalty == 0:
         settings.pop("gradient_penalty_at", None)  # Nothing is left that could look anywhere.
     config = Config(preset=preset).replace(**{**settings, **overrides})
     _refuse_idle(config, overrides)

@@ -194,3 +194,13 @@ def test_a_setting_with_what_it_needs_is_taken():
     make_config("fast", identity_every=4, lambda_identity=2.5)
     make_config("fast", evaluate_every=500, evaluate_features="efficientnet-lite0")
     make_config("fast", identity_every=1)  # as it is anyway
+
+
+def test_fast_has_its_penalty_where_it_was_found():
+    def penalty(**settings):
+        losses = make_config("fast", **settings).losses
+        return losses.gradient_penalty, losses.gradient_penalty_at
+
+    assert penalty() == penalty(image_size=48) == (0.03, "real")
+    assert penalty(image_size=128) == penalty(gradient_penalty=0.0) == (0.0, "interpolates")
+    assert penalty(image_size=128, gradient_penalty=0.01) == (0.01, "real")
