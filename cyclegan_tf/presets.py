@@ -180,8 +180,8 @@ def make_config(preset: str, **overrides: Any) -> Config:
     return config
 
 
-# Settings that do nothing without another one.
-_NEEDS = {
+# What a setting is needed for: these do nothing without it.
+IDLE = {
     "evaluate_every": ("evaluate_features", "evaluate_feature_weights", "evaluate_images"),
     "lambda_identity": ("identity_every", "identity_decay"),
     "teacher": ("lambda_teacher", "lambda_features"),
@@ -192,7 +192,7 @@ _NEEDS = {
 def _refuse_idle(config: Config, given: dict[str, Any]) -> None:
     """UserError for a setting that was given and would do nothing."""
     settings, defaults = config.flat(), Config().flat()
-    for needed, idle in _NEEDS.items():
+    for needed, idle in IDLE.items():
         for name in idle:
             if name in given and given[name] != defaults[name] and not settings[needed]:
                 raise UserError(f"{flag(name)} {given[name]}: does nothing without {flag(needed)}")

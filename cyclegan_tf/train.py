@@ -158,7 +158,7 @@ def _train(config: Config, run_dir: Path, export_dir: Path) -> int:
 
     is_new = not check_run_directory(run_dir, config)
     shards = _open_shards(config, run_dir)
-    check_data(run_dir, config, shards.manifest)
+    check_data(run_dir, config, shards)
     import tensorflow as tf
 
     while True:
@@ -168,7 +168,7 @@ def _train(config: Config, run_dir: Path, export_dir: Path) -> int:
                 if is_new:
                     create_run_directory(run_dir, config)
                     is_new = False
-                note_data(run_dir, shards.manifest)
+                note_data(run_dir, shards)
                 finished = training.finished() or training.run()
             break
         except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError):

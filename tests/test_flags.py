@@ -7,7 +7,7 @@ import pytest
 from cyclegan_tf.config import Config, all_settings, flag
 from cyclegan_tf.errors import UserError
 from cyclegan_tf.flags import Parser, add_setting_flags, config_from_flags
-from cyclegan_tf.presets import PRESETS, make_config
+from cyclegan_tf.presets import IDLE, PRESETS, make_config
 
 SETTINGS = {flat: field for _, flat, field in all_settings()}
 NUMBERS = {"discriminator_kernel": 2, "discriminator_strided": 2, "load_size": 300, "replicas": 1}
@@ -49,6 +49,12 @@ NEEDED = {
     "gradient_penalty_at": {"gradient_penalty": 1.0},
     "contrast_weight": {"lambda_cycle": 0.0, "lambda_identity": 0.0},
 }
+for needed, its_value in {
+    "evaluate_every": {"evaluate_every": 5},
+    "teacher": {"teacher": "a run"},
+    "contrast_weight": {"contrast_weight": 1.0, **NEEDED["contrast_weight"]},
+}.items():
+    NEEDED.update({flat: its_value for flat in IDLE[needed]})
 
 
 @pytest.mark.parametrize("flat", SETTINGS)
@@ -103,9 +109,10 @@ def test_epochs_stand_although_the_preset_counts_steps(config_of):
     assert (run.epochs, run.steps) == (3, 0)
 
 
-def test_steps_stand_beside_epochs(config_of):
-    run = config_of("--preset", "demo", "--epochs", 3, "--steps", 7).run
-    assert (run.epochs, run.steps) == (3, 7)
+def test_epochs_or_steps_but_not_both(config_of):
+    assert config_of("--preset", "demo", "--steps", 7).run.steps == 7
+    with pytest.raises(UserError, match="--epochs 3: not with --steps 7; give one"):
+        config_of("--preset", "demo", "--epochs", 3, "--steps", 7)
 
 
 @pytest.mark.parametrize(

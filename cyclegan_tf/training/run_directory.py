@@ -11,11 +11,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cyclegan_tf.config import Config, all_settings, flag
-from cyclegan_tf.data.shards import MENDED
+from cyclegan_tf.data.shards import MENDED, Shards
 from cyclegan_tf.errors import UserError
 from cyclegan_tf.locking import locked
 from cyclegan_tf.reporting.files import write_atomically
-from tfrecords_tools.manifest import Manifest
 
 CONFIG_FILE = "config.json"
 DATA_FILE = "data.json"  # which pictures the run has learnt from
@@ -101,7 +100,7 @@ def check_run_directory(run_dir: Path, config: Config, flag: str = "--run-dir") 
     return False
 
 
-def check_data(run_dir: Path, config: Config, manifest: Manifest) -> None:
+def check_data(run_dir: Path, config: Config, shards: Shards) -> None:
     """Changes nothing.
 
     Raises:
@@ -114,7 +113,7 @@ def check_data(run_dir: Path, config: Config, manifest: Manifest) -> None:
         return
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{run_dir / DATA_FILE}: cannot be read ({error})") from None
-    found = _identity(manifest)
+    found = _identity(shards)
     if known != found:
         before = known if isinstance(known, dict) else {}
         names = [name for name in found if found[name] != before.get(name)]
@@ -125,18 +124,18 @@ def check_data(run_dir: Path, config: Config, manifest: Manifest) -> None:
         )
 
 
-def note_data(run_dir: Path, manifest: Manifest) -> None:
+def note_data(run_dir: Path, shards: Shards) -> None:
     """Writes down which shards the run learns from, for ``check_data``."""
-    text = json.dumps(_identity(manifest), indent=1) + "\n"
+    text = json.dumps(_identity(shards), indent=1) + "\n"
     write_atomically(run_dir / DATA_FILE, text.encode())
 
 
-def _identity(manifest: Manifest) -> dict[str, object]:
+def _identity(shards: Shards) -> dict[str, object]:
     """What tells one folder of shards from another."""
-    shards = [shard for split in sorted(manifest.splits) for shard in manifest.splits[split]]
-    digests = "".join(shard.sha256 for shard in shards)
+    splits, count = shards.manifest.splits, shards.manifest.count
+    digests = "".join(shard.sha256 for split in sorted(splits) for shard in splits[split])
     return {
-        "number of pictures": {split: manifest.count(split) for split in sorted(manifest.splits)},
+        "number of pictures": {split: count(split) for split in sorted(splits)},
         "content of the shards": hashlib.sha256(digests.encode()).hexdigest(),
     }
 
