@@ -54,7 +54,7 @@ for needed, its_value in {
     "teacher": {"teacher": "a run"},
     "contrast_weight": {"contrast_weight": 1.0, **NEEDED["contrast_weight"]},
 }.items():
-    NEEDED.update({flat: its_value for flat in IDLE[needed]})
+    NEEDED.update(dict.fromkeys(IDLE[needed], its_value))
 
 
 @pytest.mark.parametrize("flat", SETTINGS)
