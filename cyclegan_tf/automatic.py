@@ -7,25 +7,14 @@ import statistics
 from dataclasses import dataclass
 from typing import Any
 
-from cyclegan_tf.config import Config
 from cyclegan_tf.data.pipeline import picture_sides
 from cyclegan_tf.data.shards import Shards
-from cyclegan_tf.presets import FOUND_AT
 
 _SIDES = (64, 128, 256)
 _SAMPLE = 64  # pictures of each domain that are looked at
 _FEW_CORES = 8
 # Pairs that a training sees: on a CPU about an hour or a night, on a GPU what the paper takes.
 _PAIRS = {"few cores": 20_000, "many cores": 60_000, "gpu": 400_000}
-# Of the recipe of `fast`, what was found at 64 pixels; larger pictures take the paper's.
-_FOUND = (
-    "generator_downsamplings",
-    "discriminator_strided",
-    "learning_rate",
-    "gradient_penalty",
-    "gradient_penalty_at",
-    "history_size",
-)
 _MOST_EPOCHS, _LEAST_EPOCHS = 200, 2
 
 
@@ -75,19 +64,16 @@ def choose(
     Returns:
         Settings by flat name: never larger pictures than there are, 64 pixels on a few cores, 128
         on many, 256 on a GPU; channels to fit; as many epochs as the machine's share of pairs
-        allows, 2 to 200. Above 64 pixels, where `fast` was measured for minutes only, the depth,
-        the rate, the history and the gradient penalty (none) are the paper's.
+        allows, 2 to 200.
     """
     most = {"few cores": 64, "many cores": 128, "gpu": 256}[machine.kind]
     fitting = [one for one in _SIDES if one <= min(side, most)]
     size = image_size or (max(fitting) if fitting else max(16, side // 4 * 4))
     filters = 64 if machine.gpus else 32
     epochs = _PAIRS[machine.kind] // max(1, pairs)
-    paper = Config().flat()
     return {
         "image_size": size,
         "generator_filters": filters,
         "discriminator_filters": filters,
         "epochs": min(_MOST_EPOCHS, max(_LEAST_EPOCHS, epochs)),
-        **({name: paper[name] for name in _FOUND} if size > FOUND_AT else {}),
     }

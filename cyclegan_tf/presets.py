@@ -79,12 +79,10 @@ _DEMO = {
     "average": 0.998,
 }
 
-# The side in pixels up to which `fast` has its gradient penalty; above, it costs more than it gives
-# in ten minutes (docs/results.md).
-FOUND_AT = 64
+_FOUND_AT = 64  # the side in pixels at which `fast` was found
 
 _FAST = {
-    "image_size": FOUND_AT,
+    "image_size": _FOUND_AT,
     "generator_filters": 32,
     "generator_downsamplings": 1,
     "generator_blocks": 6,
@@ -138,6 +136,20 @@ PRESETS: dict[str, dict[str, Any]] = {
     "auto": _FAST,  # and what cyclegan_tf.automatic picks
 }
 
+# What larger pictures than that take. The gradient penalty costs `fast` more there than it gives in
+# ten minutes; `auto` trains for longer than `fast` was measured there (docs/results.md), so its
+# depth, rate and history are the paper's.
+_LARGER: dict[str, dict[str, Any]] = {
+    "fast": {"gradient_penalty": 0.0},
+    "auto": {
+        "gradient_penalty": 0.0,
+        "generator_downsamplings": 2,
+        "discriminator_strided": 3,
+        "learning_rate": 2e-4,
+        "history_size": 50,
+    },
+}
+
 SUMMARIES: dict[str, str] = {
     "demo": "the built-in portraits at 64 pixels, minutes on two CPU cores",
     "paper": "Zhu et al. 2017",
@@ -169,11 +181,9 @@ def make_config(preset: str, **overrides: Any) -> Config:
         )
     if "epochs" in overrides:
         settings.pop("steps", None)  # A preset that counts steps must not hide the epochs.
-    size = overrides.get("image_size", settings.get("image_size", 0))
-    penalty = overrides.get("gradient_penalty")
-    if preset == "fast" and size > FOUND_AT and penalty is None:
-        penalty = settings["gradient_penalty"] = 0.0
-    if penalty == 0:
+    if overrides.get("image_size", 0) > _FOUND_AT:
+        settings |= _LARGER.get(preset, {})
+    if overrides.get("gradient_penalty", settings.get("gradient_penalty")) == 0:
         settings.pop("gradient_penalty_at", None)  # Nothing is left that could look anywhere.
     config = Config(preset=preset).replace(**{**settings, **overrides})
     _refuse_idle(config, overrides)

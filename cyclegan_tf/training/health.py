@@ -7,7 +7,6 @@ should hear nothing.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -45,6 +44,20 @@ INVERTED = -0.2
 CLIPPED = 0.05
 CYCLE_RISE = 1.5
 GRADIENT_RISE, GRADIENT_LEAST = 10.0, 1e-5
+
+
+class Log(NamedTuple):
+    """What a run is judged by.
+
+    Attributes:
+        measured: the records that hold health measures, oldest first.
+        losses: those that hold losses, oldest first.
+        gan_loss: the adversarial loss.
+    """
+
+    measured: list[Record]
+    losses: list[Record]
+    gan_loss: str
 
 
 class Complaint(NamedTuple):
@@ -222,48 +235,50 @@ def complaints(
         total_steps: the length of the training; its very beginning is not judged.
         gan_loss: the adversarial loss.
     """
-    measured = [record for record in records if HEALTH_MEASURE in record]
-    losses = [record for record in records if "generator_ab" in record]
-    if not measured or not losses:
+    log = Log(
+        measured=[record for record in records if HEALTH_MEASURE in record],
+        losses=[record for record in records if "generator_ab" in record],
+        gan_loss=gan_loss,
+    )
+    if not log.measured or not log.losses:
         return []
     start = min(max(_JUDGED_SHARE * total_steps, _JUDGED_EARLIEST), _JUDGED_LATEST)
-    if measured[-1]["step"] < start:
+    if log.measured[-1]["step"] < start:
         return []
-    checks = [*_CHECKS, functools.partial(_generator_losses, gan_loss=gan_loss)]
-    return [complaint for check in checks for complaint in check(measured, losses)]
+    return [complaint for check in _CHECKS for complaint in check(log)]
 
 
 _WAYS = {"ab": "A to B", "ba": "B to A"}
 
 
-def _keeps_content(losses: list[Record]) -> str:
+def _keeps_content(log: Log) -> str:
     """The flag that holds a translation to what its source shows."""
-    return "--contrast-weight" if "contrast_a" in losses[-1] else "--lambda-cycle"
+    return "--contrast-weight" if "contrast_a" in log.losses[-1] else "--lambda-cycle"
 
 
-def _keeps_colours(losses: list[Record]) -> str:
+def _keeps_colours(log: Log) -> str:
     """The flag that leaves pictures of the target domain as they are."""
-    return "--contrast-identity" if "contrast_a" in losses[-1] else "--lambda-identity 5"
+    return "--contrast-identity" if "contrast_a" in log.losses[-1] else "--lambda-identity 5"
 
 
-def _diversity(measured: list[Record], losses: list[Record]) -> Iterator[Complaint]:
+def _diversity(log: Log) -> Iterator[Complaint]:
     for key, way in _WAYS.items():
-        share = _value(measured[-1], f"diversity_{key}")
+        share = _value(log.measured[-1], f"diversity_{key}")
         if share < DIVERSITY:
             yield Complaint(
                 f"diversity_{key}",
                 f"Mode collapse {way}: the translated pictures differ from each other only "
                 f"{share:.2f} times as much as real ones. Usually helps: a higher "
-                f"{_keeps_content(losses)}, a lower --learning-rate, --generator-skip.",
+                f"{_keeps_content(log)}, a lower --learning-rate, --generator-skip.",
             )
 
 
-def _discriminators(measured: list[Record], losses: list[Record]) -> Iterator[Complaint]:
+def _discriminators(log: Log) -> Iterator[Complaint]:
     # A student that is as good as its teacher makes a discriminator guess.
-    imitates = any(name.startswith("teacher_") for name in losses[-1])
+    imitates = any(name.startswith("teacher_") for name in log.losses[-1])
     for domain in "ab":
         real, fake, margin = (
-            _value(measured[-1], f"{name}_{domain}")
+            _value(log.measured[-1], f"{name}_{domain}")
             for name in ("accuracy_real", "accuracy_fake", "margin")
         )
         told = (
@@ -286,13 +301,11 @@ def _discriminators(measured: list[Record], losses: list[Record]) -> Iterator[Co
             )
 
 
-def _generator_losses(
-    measured: list[Record], losses: list[Record], gan_loss: str
-) -> Iterator[Complaint]:
+def _generator_losses(log: Log) -> Iterator[Complaint]:
     # What it is where the discriminator takes everything for real; the Wasserstein loss has no end.
-    least = {"hinge": -1.0, "wasserstein": -math.inf}.get(gan_loss, 0.0)
+    least = {"hinge": -1.0, "wasserstein": -math.inf}.get(log.gan_loss, 0.0)
     for key, way in _WAYS.items():
-        recent = _recent(losses, f"generator_{key}")
+        recent = _recent(log.losses, f"generator_{key}")
         if recent < least + GENERATOR_LOSS:
             yield Complaint(
                 f"generator_{key}",
@@ -302,33 +315,33 @@ def _generator_losses(
             )
 
 
-def _colours(measured: list[Record], losses: list[Record]) -> Iterator[Complaint]:
+def _colours(log: Log) -> Iterator[Complaint]:
     for key, way in _WAYS.items():
-        correlation = _value(measured[-1], f"brightness_{key}")
+        correlation = _value(log.measured[-1], f"brightness_{key}")
         if correlation < INVERTED:
             yield Complaint(
                 f"brightness_{key}",
                 f"Colours inverted {way}: bright becomes dark (correlation {correlation:.2f}). "
-                f"Usually helps: {_keeps_colours(losses)}, --generator-skip, or another --seed.",
+                f"Usually helps: {_keeps_colours(log)}, --generator-skip, or another --seed.",
             )
 
 
-def _clipped(measured: list[Record], losses: list[Record]) -> Iterator[Complaint]:
+def _clipped(log: Log) -> Iterator[Complaint]:
     for key, way in _WAYS.items():
-        share = _value(measured[-1], f"clipped_{key}")
+        share = _value(log.measured[-1], f"clipped_{key}")
         if share > CLIPPED:
             yield Complaint(
                 f"clipped_{key}",
                 f"Black or saturated patches {way}: {share:.0%} more of the picture than in real "
-                f"ones. Usually helps: a lower --learning-rate, {_keeps_colours(losses)}, "
+                f"ones. Usually helps: a lower --learning-rate, {_keeps_colours(log)}, "
                 "--generator-upsampling resize.",
             )
 
 
-def _cycle(measured: list[Record], losses: list[Record]) -> Iterator[Complaint]:
+def _cycle(log: Log) -> Iterator[Complaint]:
     for domain in "ab":
         name = f"cycle_{domain}"
-        windows = _windows([_value(record, name) for record in losses])
+        windows = _windows([_value(record, name) for record in log.losses])
         if len(windows) >= 3 and windows[-1] > CYCLE_RISE * min(windows):
             yield Complaint(
                 name,
@@ -338,10 +351,10 @@ def _cycle(measured: list[Record], losses: list[Record]) -> Iterator[Complaint]:
             )
 
 
-def _gradients(measured: list[Record], losses: list[Record]) -> Iterator[Complaint]:
+def _gradients(log: Log) -> Iterator[Complaint]:
     for kind in ("generators", "discriminators"):
         name = f"gradient_{kind}"
-        values = [_value(record, name) for record in measured if record["step"] > 0]
+        values = [_value(record, name) for record in log.measured if record["step"] > 0]
         if not values:
             continue
         usual = float(np.nanmedian(values[:-1])) if len(values) > 3 else math.inf
@@ -359,9 +372,10 @@ def _gradients(measured: list[Record], losses: list[Record]) -> Iterator[Complai
         yield Complaint(name, f"The gradient norm of the {kind} is {words}.")
 
 
-_CHECKS: tuple[Callable[[list[Record], list[Record]], Iterator[Complaint]], ...] = (
+_CHECKS: tuple[Callable[[Log], Iterator[Complaint]], ...] = (
     _diversity,
     _discriminators,
+    _generator_losses,
     _colours,
     _clipped,
     _cycle,

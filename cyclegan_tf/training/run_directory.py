@@ -125,7 +125,9 @@ def check_data(run_dir: Path, config: Config, shards: Shards) -> None:
 
 
 def note_data(run_dir: Path, shards: Shards) -> None:
-    """Writes down which shards the run learns from, for ``check_data``."""
+    """Writes down which shards a run learns from, for ``check_data``, when it first learns."""
+    if (run_dir / DATA_FILE).exists():
+        return
     text = json.dumps(_identity(shards), indent=1) + "\n"
     write_atomically(run_dir / DATA_FILE, text.encode())
 
