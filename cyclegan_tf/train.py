@@ -42,9 +42,9 @@ def main(argv: list[str] | None = None) -> int:
     add_setting_flags(parser, _DEFAULT_PRESET)
     arguments = parser.parse_args(argv)
     config = config_from_flags(arguments)
-    if config.preset == "auto":
-        config = _pick(config, given_settings(arguments))
     run_dir = arguments.run_dir or Path("runs") / _run_name(config)
+    if config.preset == "auto":
+        config = _pick(config, given_settings(arguments), run_dir)
     export_dir = arguments.export_dir or Path("saved_models") / run_dir.resolve().name
     try:
         with _terminable():
@@ -70,19 +70,41 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _pick(config: Config, given: dict[str, object]) -> Config:
-    """The preset `auto` for the pictures and the machine; what was given as a flag stands."""
-    start_tensorflow(in_halves=True)
-    from cyclegan_tf.automatic import Machine, choose_for
-    from cyclegan_tf.data.sources import open_data
+def _pick(config: Config, given: dict[str, object], run_dir: Path) -> Config:
+    """The preset `auto` for the pictures and the machine; what was given as a flag stands.
 
-    shards = open_data(config.data.data)
-    picked = choose_for(shards, Machine.this(), given.get("image_size"))
+    A run that goes on keeps what was picked when it began, whatever machine it is on by now.
+    """
+    start_tensorflow(in_halves=True)
+    from cyclegan_tf.automatic import PICKED
+    from cyclegan_tf.training.run_directory import CONFIG_FILE
+
+    if (run_dir / CONFIG_FILE).exists():
+        begun = Config.load(run_dir).flat()
+        picked = {name: begun[name] for name in PICKED}
+    else:
+        picked = _picked_for(config, given, run_dir)
     if "steps" in given:
         del picked["epochs"]
     picked = {name: value for name, value in picked.items() if name not in given}
     print("picked: " + ", ".join(f"{flag(name)} {value}" for name, value in picked.items()))
     return make_config("auto", **picked, **given)
+
+
+def _picked_for(config: Config, given: dict[str, object], run_dir: Path) -> dict[str, object]:
+    import tensorflow as tf
+
+    from cyclegan_tf.automatic import Machine, choose_for
+    from cyclegan_tf.data.sources import open_data
+
+    shards = open_data(config.data.data, run_dir / MENDED)
+    machine, size = Machine.this(), given.get("image_size")
+    try:
+        return choose_for(shards, machine, size)
+    except tf.errors.OpError:
+        if not _mended(config, run_dir):
+            raise
+        return choose_for(shards, machine, size)
 
 
 def train(config: Config, run_dir: Path, export_dir: Path) -> int:
@@ -159,6 +181,8 @@ def _train(config: Config, run_dir: Path, export_dir: Path) -> int:
     is_new = not check_run_directory(run_dir, config)
     shards = _open_shards(config, run_dir)
     check_data(run_dir, config, shards)
+    if is_new:
+        _check_judge(config, shards)
     import tensorflow as tf
 
     while True:
@@ -170,6 +194,7 @@ def _train(config: Config, run_dir: Path, export_dir: Path) -> int:
                     is_new = False
                 note_data(run_dir, shards)
                 finished = training.finished() or training.run()
+            scores = _closing_scores(training) if finished else []
             break
         except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError):
             # The step that was under way may be half taken, so all starts from the checkpoint.
@@ -180,8 +205,20 @@ def _train(config: Config, run_dir: Path, export_dir: Path) -> int:
         print(f"Stopped after step {done} of {total}; everything is saved. To go on:")
         print(f"  {_command('train', *sys.argv[1:])}")
         return _INTERRUPTED if training.interrupted else 0
-    _finish(training, run_dir, export_dir)
+    _finish(training, run_dir, export_dir, scores)
     return 0
+
+
+def _check_judge(config: Config, shards: Shards) -> None:
+    """UserError where scores were asked for and nothing could give any; presets ask as well."""
+    wanted = config.evaluate.every
+    if not wanted or config.evaluate.features != "none" or shards.manifest.paired:
+        return
+    if wanted != make_config(config.preset).evaluate.every:
+        raise UserError(
+            f"--evaluate-every {wanted}: the test pictures of --data {config.data.data} are no "
+            "pairs, so a network must judge; add --evaluate-features efficientnet-lite0"
+        )
 
 
 def _open_shards(config: Config, run_dir: Path) -> Shards:
@@ -269,21 +306,30 @@ def _introduce(config: Config, run_dir: Path, training, precision: str) -> None:
         print(f"Going on from step {done} of {run_dir}")
 
 
-def _finish(training, run_dir: Path, export_dir: Path) -> None:
-    """Exports, scores where there is a truth, and prints the closing lines."""
+def _closing_scores(training) -> list[str]:
+    """A line for each direction where the test pictures have a truth."""
     from cyclegan_tf.evaluation.evaluator import Evaluator
+
+    if not training.shards.manifest.paired:
+        return []
+    size = training.config.data.image_size
+    evaluator = Evaluator(training.shards, size, None, paired=True)
+    scores = evaluator.evaluate(training.state.shown_generators())
+    without = evaluator.baselines()["untranslated"]
+    return [
+        _score_line(" to ".join(direction.upper()), scores[direction], without[direction])
+        for direction in scores
+    ]
+
+
+def _finish(training, run_dir: Path, export_dir: Path, scores: list[str]) -> None:
+    """Exports, and prints the closing lines."""
     from cyclegan_tf.exporting.saved_model import export_saved_models
 
     exports = export_saved_models(run_dir, export_dir)
     print(f"\nDone: {training.total} steps.")
-    if training.shards.manifest.paired:
-        size = training.config.data.image_size
-        evaluator = Evaluator(training.shards, size, None, paired=True)
-        scores = evaluator.evaluate(training.state.shown_generators())
-        without = evaluator.baselines()["untranslated"]
-        for direction in scores:
-            name = " to ".join(direction.upper())
-            print(_score_line(name, scores[direction], without[direction]))
+    for line in scores:
+        print(line)
     print(f"Pictures:  {run_dir / 'samples'}")
     print(f"Report:    {run_dir / 'report.html'}")
     for path in exports:

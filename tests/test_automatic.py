@@ -70,8 +70,22 @@ def test_the_command_picks_says_so_and_trains(tmp_path, monkeypatch, capsys):
     config = Config.load(run_dir)
     assert (config.preset, config.data.image_size, config.run.epochs) == ("auto", 24, 2)
     assert config.generator.filters == 2  # as asked for
-    # The same command finds the same settings, and the run finished.
-    assert command.main([str(argument) for argument in arguments]) == 0
+    # The same command finds the same settings, also on another machine, and the run finished.
+    for machine in (LAPTOP, GPU):
+        monkeypatch.setattr(Machine, "this", classmethod(lambda cls, one=machine: one))
+        assert command.main([str(argument) for argument in arguments]) == 0
+
+
+def test_damage_is_mended_before_the_pictures_are_looked_at(tmp_path, monkeypatch, capsys):
+    shards = pack_charts(tmp_path, trainA=4, trainB=3, testA=2, testB=2)
+    path = shards.paths("trainA")[0]
+    content = bytearray(path.read_bytes())
+    content[60] ^= 1
+    path.write_bytes(content)
+    arguments = ["--preset", "auto", "--data", str(shards.folder), "--steps", "1"]
+    monkeypatch.setattr(command, "train", lambda config, *_: config.flat()["image_size"])
+    assert command.main([*arguments, "--run-dir", str(tmp_path / "run")]) == 24
+    assert "record 0 (its checksum is wrong) is left out" in capsys.readouterr().err
 
 
 def test_the_estimate_counts_the_passes(monkeypatch, tiny_config):

@@ -250,6 +250,13 @@ def test_a_run_that_has_begun_no_longer_needs_what_it_started_from(
     assert command.train(second, workplace / "second", workplace / "models") == 0
 
 
+def test_scores_that_nothing_could_give_are_one_line(data, tiny_config, workplace):
+    config = tiny_config(data=str(data / "shards"), steps=2, evaluate_every=1)
+    with pytest.raises(UserError, match=r"--evaluate-every 1: .* add --evaluate-features eff"):
+        command.train(config, workplace / "run", workplace / "models")
+    assert not (workplace / "run").exists()
+
+
 # --- Damaged shards ------------------------------------------------------------------------------
 
 
