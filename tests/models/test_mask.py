@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from tensorflow import keras
 
 from cyclegan_tf.models.generator import build_generator
@@ -46,3 +47,22 @@ def test_the_other_weights_are_those_without_a_mask(tiny_config):
     for layer in one.layers:
         for weight, same in zip(layer.get_weights(), other.get_layer(layer.name).get_weights()):
             np.testing.assert_array_equal(weight, same)
+
+
+def test_the_mask_is_still_open_when_the_cycle_loss_has_pulled_for_a_while(tiny_config, pictures):
+    config = tiny_config(generator_mask=True, generator_filters=16, generator_blocks=1)
+    generator = build_generator(config, image_size=16)
+    optimizer = keras.optimizers.Adam(2e-4, 0.5)
+    images = tf.constant(pictures(2))
+
+    @tf.function
+    def step():
+        with tf.GradientTape() as tape:
+            loss = 10.0 * tf.reduce_mean(tf.abs(generator(images, training=True) - images))
+        weights = generator.trainable_variables
+        optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights))
+
+    for _ in range(40):
+        step()
+    mask, *_ = parts(generator)(images)
+    assert float(tf.reduce_mean(mask)) > 0.4  # of 0.5; a kernel of 7 × 7 leaves 0.17
