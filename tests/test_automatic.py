@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -10,6 +11,7 @@ from cyclegan_tf import automatic
 from cyclegan_tf import train as command
 from cyclegan_tf.automatic import Machine, choose
 from cyclegan_tf.config import Config
+from cyclegan_tf.errors import UserError
 from cyclegan_tf.presets import make_config
 from cyclegan_tf.training import estimate
 from cyclegan_tf.training.estimate import duration_text, expected_seconds_per_step
@@ -74,6 +76,14 @@ def test_the_command_picks_says_so_and_trains(tmp_path, monkeypatch, capsys):
     for machine in (LAPTOP, GPU):
         monkeypatch.setattr(Machine, "this", classmethod(lambda cls, one=machine: one))
         assert command.main([str(argument) for argument in arguments]) == 0
+
+
+def test_several_workers_are_refused(tmp_path, monkeypatch):
+    cluster = {"worker": ["a:1", "b:1"]}
+    task = {"type": "worker", "index": 0}
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": task}))
+    with pytest.raises(UserError, match="--preset auto: not for several workers"):
+        command.main(["--preset", "auto", "--run-dir", str(tmp_path / "run")])
 
 
 def test_damage_is_mended_before_the_pictures_are_looked_at(tmp_path, monkeypatch, capsys):

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from cyclegan_tf.cluster import Cluster
+from cyclegan_tf.config import flag
 from cyclegan_tf.errors import UserError
 from tests.tiny import assert_same_state, pack_demo
 
@@ -63,15 +64,17 @@ SETTINGS = {
 class Workers:
     """Two processes with one command."""
 
-    def __init__(self, folder: Path, data: Path, name: str) -> None:
+    def __init__(self, folder: Path, data: Path, name: str, second=(), **settings) -> None:
+        """``settings`` are flags of both, ``second`` further ones of the second."""
         ports = [_free_port() for _ in range(2)]
         self.run_dir = folder / name
         flags = {**SETTINGS, "--data": data, "--run-dir": self.run_dir}
         flags["--export-dir"] = folder / f"{name}-models"
+        flags |= {flag(name): value for name, value in settings.items()}
         command = [sys.executable, "-c", WORKER, *(str(w) for pair in flags.items() for w in pair)]
         self.processes = [
             subprocess.Popen(
-                command,
+                [*command, *(second if index else ())],
                 env={**os.environ, "PYTHONPATH": str(ROOT), "TF_CONFIG": _tf_config(ports, index)},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -143,6 +146,19 @@ def test_two_workers_end_with_the_same_weights_and_the_chief_writes(whole):
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["step"] for line in lines] == list(range(2, STEPS + 1, 2))
     assert len(list((folder / "tensorboard").iterdir())) == 1
+
+
+def test_without_a_history_the_chief_saves_as_well(data, tmp_path):
+    workers = Workers(tmp_path, data, "run", history_size=0, steps=2)
+    one, other = digests(workers.outputs())
+    assert one == other
+    assert (workers.run_dir / "checkpoints" / "step-2.index").exists()
+
+
+def test_workers_with_different_settings_end_with_one_line_each(data, tmp_path):
+    for status, out, err in Workers(tmp_path, data, "run", ["--learning-rate", "0.01"]).outputs():
+        assert status == 2, out[-1000:] + err[-3000:]
+        assert "another worker has other settings or pictures" in err.strip().splitlines()[-1]
 
 
 @pytest.mark.slow

@@ -12,10 +12,12 @@ import pytest
 import tensorflow as tf
 
 from cyclegan_tf import train as command
+from cyclegan_tf.config import Config
 from cyclegan_tf.data.shards import Shards
 from cyclegan_tf.errors import UserError, run_command
 from cyclegan_tf.presets import make_config
 from cyclegan_tf.reporting.progress import Progress
+from cyclegan_tf.training.loop import Training
 from cyclegan_tf.training.run_directory import create_run_directory
 from tests.tiny import chart, content, pack_charts
 
@@ -232,8 +234,17 @@ def test_a_run_goes_on_only_with_the_pictures_it_has_learnt_from(
     assert str(caught.value).startswith(f"--data {tmp_path / 'mine'}: does not hold the pictures")
     assert "another number of pictures, content of the shards" in str(caught.value)
     assert content(run_dir) == before
+    (tmp_path / "mine" / "trainA" / "another.png").unlink()
+    (tmp_path / "mine").rename(tmp_path / "moved")
+    moved = config.replace(data=str(tmp_path / "moved"))
+    assert command.train(moved, run_dir, workplace / "models") == 0
+    assert Config.load(run_dir) == moved
     (run_dir / "data.json").unlink()  # as in a run from before it was noted
-    assert command.train(config, run_dir, workplace / "models") == 0
+    (tmp_path / "moved").rename(tmp_path / "mine")
+    with pytest.raises(UserError, match=f"give --data {tmp_path / 'moved'}$"):
+        command.train(config, run_dir, workplace / "models")
+    (tmp_path / "mine").rename(tmp_path / "moved")
+    assert command.train(moved, run_dir, workplace / "models") == 0
 
 
 def test_a_run_that_has_begun_no_longer_needs_what_it_started_from(
@@ -248,6 +259,31 @@ def test_a_run_that_has_begun_no_longer_needs_what_it_started_from(
         assert command.train(second, workplace / "second", workplace / "models") == 130
     shutil.rmtree(workplace / "first")
     assert command.train(second, workplace / "second", workplace / "models") == 0
+
+
+def test_too_little_memory_is_one_line(data, tiny_config, workplace, monkeypatch):
+    def run(_training):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating\nand more")
+
+    monkeypatch.setattr(Training, "run", run)
+    config = tiny_config(data=str(data / "shards"), steps=2)
+    with pytest.raises(UserError, match=r"too little memory \(OOM when") as caught:
+        command.train(config, workplace / "run", workplace / "models")
+    assert str(caught.value).startswith("--image-size 16, --batch-size 1: ")
+
+
+def test_a_missing_package_is_one_line(capsys):
+    def main(_argv):
+        raise ModuleNotFoundError("No module named 'tensorflow'", name="tensorflow")
+
+    with pytest.raises(SystemExit, match="2"):
+        run_command(main)
+    assert "error: tensorflow is not installed for " in capsys.readouterr().err
+
+
+def test_a_teacher_that_is_none_is_found_before_packing(refused, data):
+    line = refused("--data", data / "pictures", "--teacher", "nowhere")
+    assert line.startswith("--teacher nowhere: no run there")
 
 
 def test_scores_that_nothing_could_give_are_one_line(data, tiny_config, workplace):

@@ -22,11 +22,11 @@ try:
         warnings.simplefilter("ignore")  # tensorflow-addons announces its end of life at import.
         from tensorflow_addons.layers import InstanceNormalization as _InstanceNormalization
     _INSTANCE_NORM_ARGUMENTS: dict[str, Any] = {}
-    _FIRST_REPLICA: Any = tf.VariableAggregation.ONLY_FIRST_REPLICA
+    _NO_AGGREGATION: Any = tf.VariableAggregation.NONE
 except ImportError:
     _InstanceNormalization = keras.layers.GroupNormalization
     _INSTANCE_NORM_ARGUMENTS = {"groups": -1}
-    _FIRST_REPLICA = "only_first_replica"
+    _NO_AGGREGATION = "none"
 
 _PACKAGE = "cyclegan_tf"
 _MOST_REPLICAS = 1 << 16
@@ -309,7 +309,7 @@ class SpectralConv2D(Conv2D):
             shape=(1, self.filters),
             initializer=keras.initializers.RandomNormal(seed=0),
             trainable=False,
-            aggregation=_FIRST_REPLICA,
+            aggregation=_NO_AGGREGATION,  # Every replica comes to the same value by itself.
         )
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
@@ -444,7 +444,7 @@ class Dropout(keras.layers.Layer):
     """Dropout whose masks are a function of its seed and of how often it was called.
 
     Keras's own layer draws from a generator whose state is not in the checkpoint on every stack, so
-    a resumed run would differ. Here the count of calls is a weight.
+    a resumed run would differ. Here the count of calls is a weight. XLA draws other masks.
 
     Shapes: any, unchanged.
     """
@@ -461,7 +461,7 @@ class Dropout(keras.layers.Layer):
             dtype="int64",
             initializer="zeros",
             trainable=False,
-            aggregation=_FIRST_REPLICA,
+            aggregation=_NO_AGGREGATION,  # Every replica comes to the same value by itself.
         )
         self.built = True
 

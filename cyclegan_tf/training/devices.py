@@ -37,7 +37,7 @@ def make_strategy(config: RunConfig) -> tf.distribute.Strategy:
         )
     if gpus and count <= len(gpus):
         return tf.distribute.MirroredStrategy([f"/gpu:{i}" for i in range(count)])
-    _split_cpu(count)
+    split_cpu(config)
     # The default, collectives, breaks when a process makes a second such strategy.
     return tf.distribute.MirroredStrategy(
         [f"/cpu:{i}" for i in range(count)], tf.distribute.ReductionToOneDevice()
@@ -59,15 +59,22 @@ def _multi_worker_strategy(config: RunConfig) -> tf.distribute.Strategy:
     return strategy
 
 
-def _split_cpu(count: int) -> None:
-    """Makes ``count`` virtual devices of the CPU, unless there are as many already."""
+def split_cpu(config: RunConfig) -> None:
+    """Makes the virtual CPU devices of ``replicas`` beyond the GPUs, unless they are there already.
+
+    Raises:
+        UserError: if TensorFlow has started without them.
+    """
+    count = config.replicas
     cpu = tf.config.list_physical_devices("CPU")[0]
-    wanted = [tf.config.LogicalDeviceConfiguration()] * count
     present = tf.config.get_logical_device_configuration(cpu)
-    if count == 1 or (present and len(present) >= count):
+    is_enough = max(count, 1) <= max(1, len(present or []))
+    if is_enough or count <= len(tf.config.list_physical_devices("GPU")):
         return
     try:
-        tf.config.set_logical_device_configuration(cpu, wanted)
+        tf.config.set_logical_device_configuration(
+            cpu, [tf.config.LogicalDeviceConfiguration()] * count
+        )
     except RuntimeError:
         raise UserError(
             f"--replicas {count}: TensorFlow has started already; start a new process"
@@ -98,10 +105,10 @@ def resolve_precision(precision: str) -> tuple[str, str]:
 
 
 def resolve_jit(config: Config) -> bool:
-    """Whether to compile with XLA; "auto": on a GPU, unless there is dropout (see ``Config``)."""
+    """Whether to compile with XLA; "auto": on a GPU."""
     if config.run.jit != "auto":
         return config.run.jit == "on"
-    return bool(tf.config.list_physical_devices("GPU")) and not config.generator.dropout
+    return bool(tf.config.list_physical_devices("GPU"))
 
 
 def resolve_winograd(config: RunConfig) -> bool:

@@ -26,6 +26,7 @@ class Histories(tf.Module):
     ) -> None:
         super().__init__(name="histories")
         self.state, self.strategy = state, strategy
+        self.size = config.history.size  # Of 0, TensorFlow would crash gathering nothing.
         own, everyone = len(state.histories_a), strategy.num_replicas_in_sync
         self.is_spread = everyone > own
         self.a, self.b = state.histories_a, state.histories_b
@@ -38,7 +39,7 @@ class Histories(tf.Module):
 
     def gather(self) -> None:
         """Brings the copies up to date; every worker has to call it at the same step."""
-        if self.is_spread:
+        if self.is_spread and self.size:
             for copies, values in zip((self.a, self.b), self._everyone()):
                 for number, copy in enumerate(copies):
                     for variable, value in zip(_variables(copy), values):

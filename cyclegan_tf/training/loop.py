@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import signal
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import nan
@@ -30,6 +32,7 @@ from cyclegan_tf.training.contrastive import make_step
 from cyclegan_tf.training.distillation import keep_teacher, load_teacher
 from cyclegan_tf.training.examiner import Examiner, newest_is_best
 from cyclegan_tf.training.gathering import Histories
+from cyclegan_tf.training.run_directory import data_identity
 from cyclegan_tf.training.sampler import Sampler
 from cyclegan_tf.training.schedule import (
     identity_share,
@@ -75,6 +78,7 @@ class Training:
         self.cluster = Cluster.from_environment()
         part = (self.cluster.index, self.cluster.workers)
         self.shards, self.strategy = dataclasses.replace(shards, part=part), strategy
+        self._check_same_settings()
         pairs = shards.pairs_per_epoch()
         self.steps_per_epoch = steps_per_epoch(config, pairs)
         self.total = total_steps(config, pairs)
@@ -109,24 +113,25 @@ class Training:
         """
         if self.teacher and self.cluster.is_chief:
             keep_teacher(self.teacher, self.run_dir)
-        while True:
-            try:
-                return self._run()
-            except _NotFinite:
-                text = self._describe_nonfinite()
-                if not self._rolled_back():
-                    raise UserError(text) from None
+        with stop_signals() as received:
+            while True:
+                try:
+                    return self._run(received)
+                except _NotFinite:
+                    text = self._describe_nonfinite()
+                    if not self._rolled_back():
+                        raise UserError(text) from None
                 rate = f"{float(self.state.rate_factor.numpy()):g} of the learning rate"
                 warn(f"{text}; going back to step {self.state.steps_done()} with {rate}")
 
-    def _run(self) -> bool:
+    def _run(self, received: list[int]) -> bool:
         done, batch_size = self.state.steps_done(), self.config.run.batch_size
         if self.cluster.is_chief:
             log = MetricsLog(self.run_dir, done)
             bar = Progress(self.total, done, self.steps_per_epoch, batch_size)
         else:
             log = bar = _Nothing()
-        with stop_signals() as received, log, bar:
+        with log, bar:
             if done == 0:
                 self._save_first()
                 self._show(log, bar)
@@ -217,6 +222,24 @@ class Training:
         if self.cluster.workers == 1:
             return bool(received)
         return self._over_workers(float(bool(received))) > 0
+
+    def _check_same_settings(self) -> None:
+        """What workers do differently must not go unnoticed: each would learn something else."""
+        settings = self.config.replace(data="").to_json()  # Paths may differ.
+        text = json.dumps([settings, data_identity(self.shards)])
+        own = float(zlib.crc32(text.encode()))
+        if self._over_workers(own) != own * self.strategy.num_replicas_in_sync:
+            raise UserError(
+                f"worker {self.cluster.index}: another worker has other settings or pictures; give "
+                "all workers the same command and the same --data"
+            )
+        for split in ("trainA", "trainB"):
+            count = self.shards.manifest.count(split)
+            if count < self.cluster.workers:
+                raise UserError(
+                    f"--data {self.config.data.data}: {split} has {count} pictures, fewer than "
+                    f"there are workers ({self.cluster.workers}); start fewer"
+                )
 
     def _check_same_step(self) -> None:
         done = self.state.steps_done()

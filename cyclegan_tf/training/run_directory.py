@@ -78,9 +78,10 @@ def check_writable(folder: Path, flag: str) -> None:
 
 
 def check_run_directory(run_dir: Path, config: Config, flag: str = "--run-dir") -> bool:
-    """Whether ``run_dir`` holds a run with just these settings; False if it is free for a new one.
+    """Whether ``run_dir`` holds a run with these settings; False if it is free for a new one.
 
-    Changes nothing; the name of the flag is for the message.
+    Settings that have no part in what is learned may differ. Changes nothing; the name of the flag
+    is for the message.
 
     Raises:
         UserError: if it holds a run with other settings, or something that is no run, or cannot be
@@ -110,10 +111,11 @@ def check_data(run_dir: Path, config: Config, shards: Shards) -> None:
     try:
         known = json.loads((run_dir / DATA_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError:  # a new run, or one from before this was noted
+        _check_same_place(run_dir, config)
         return
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{run_dir / DATA_FILE}: cannot be read ({error})") from None
-    found = _identity(shards)
+    found = data_identity(shards)
     if known != found:
         before = known if isinstance(known, dict) else {}
         names = [name for name in found if found[name] != before.get(name)]
@@ -124,15 +126,26 @@ def check_data(run_dir: Path, config: Config, shards: Shards) -> None:
         )
 
 
+def _check_same_place(run_dir: Path, config: Config) -> None:
+    if not (run_dir / CONFIG_FILE).exists():
+        return
+    known = Config.load(run_dir).data.data
+    if known != config.data.data:
+        raise UserError(
+            f"--data {config.data.data}: {run_dir} has noted only where the pictures lay, "
+            f"not what they are; give --data {known}"
+        )
+
+
 def note_data(run_dir: Path, shards: Shards) -> None:
     """Writes down which shards a run learns from, for ``check_data``, when it first learns."""
     if (run_dir / DATA_FILE).exists():
         return
-    text = json.dumps(_identity(shards), indent=1) + "\n"
+    text = json.dumps(data_identity(shards), indent=1) + "\n"
     write_atomically(run_dir / DATA_FILE, text.encode())
 
 
-def _identity(shards: Shards) -> dict[str, object]:
+def data_identity(shards: Shards) -> dict[str, object]:
     """What tells one folder of shards from another."""
     splits, count = shards.manifest.splits, shards.manifest.count
     digests = "".join(shard.sha256 for split in sorted(splits) for shard in splits[split])
@@ -166,7 +179,7 @@ def check_init_from(config: Config) -> Config:
 
 
 def create_run_directory(run_dir: Path, config: Config) -> None:
-    """Makes the folder and writes its config.json, atomically.
+    """Makes the folder if need be, and writes its config.json, atomically.
 
     Raises:
         UserError: if it cannot be written.

@@ -53,6 +53,10 @@ def test_the_same_settings_go_on(run):
     assert check_run_directory(run, make_config("paper"))
 
 
+def test_settings_without_a_part_in_what_is_learned_may_differ(run):
+    assert check_run_directory(run, make_config("paper", max_damaged=99, recompute=True))
+
+
 def test_other_settings_are_named_and_nothing_is_changed(run):
     message = refusal(run, make_config("paper", lambda_cycle=5.0, seed=1))
     assert "--lambda-cycle: 5.0, not 10.0" in message

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cyclegan_tf.models.layers import trainable_variables
+from cyclegan_tf.models.layers import Dropout, trainable_variables
 from cyclegan_tf.training.history import ImageHistory
 
 GAN_METRICS = {
@@ -233,10 +233,11 @@ def ancestors(operation) -> set:
     return found
 
 
-def test_xla_takes_the_same_step(tiny_config, new_training, pairs, pictures):
+@pytest.mark.parametrize("settings", [{}, {"discriminator_spectral_norm": True}])
+def test_xla_takes_the_same_step(settings, tiny_config, new_training, pairs, pictures):
     moments, metrics = [], []
     for jit in ("off", "on"):
-        config = tiny_config("demo", generator_blocks=1, jit=jit)
+        config = tiny_config("demo", generator_blocks=1, jit=jit, **settings)
         step = new_training(config)
         enlarged(step)
         batches = pairs(step, pictures(2), pictures(2, seed=1))
@@ -246,6 +247,22 @@ def test_xla_takes_the_same_step(tiny_config, new_training, pairs, pictures):
         moments.append([each.numpy() for each in step.state.generator_optimizer.first_moments])
     assert metrics[1] == pytest.approx(metrics[0], rel=1e-3)
     assert_close(moments[1], moments[0])
+
+
+@pytest.mark.parametrize(
+    "settings", [{"identity_every": 2}, {"identity_decay": 0.5}, {"jit": "on"}]
+)
+def test_a_dropout_counts_its_calls_on_every_replica(
+    settings, tiny_config, new_training, pairs, pictures
+):
+    config = tiny_config(generator_dropout=0.5, generator_blocks=1, batch_size=2, **settings)
+    step = new_training(config, replicas=2)
+    step.run(pairs(step, pictures(4), pictures(4, seed=1)), tf.constant(2))
+    for generator in (step.state.networks.generator_ab, step.state.networks.generator_ba):
+        (dropout,) = (layer for layer in generator.layers if isinstance(layer, Dropout))
+        calls = step.strategy.run(lambda one=dropout: tf.convert_to_tensor(one.calls))
+        first, second = map(int, step.strategy.experimental_local_results(calls))
+        assert first == second >= 2 * 2  # two passes a step, and those of the identity loss
 
 
 def test_every_preset_trains(preset, tiny_config, new_training, pairs, pictures, eager):
