@@ -41,7 +41,7 @@ TABLES = {
     "memory": [
         "--what=memory --image-size=256",
         "--what=memory --image-size=256 --recompute=true",
-        "--what=memory --preset=selfie2anime-v2 --image-size=256",
+        "--what=memory --preset=selfie2anime-v2 --image-size=256 --recompute=true",
     ],
     "recompute": [
         f"--what=step {_SMALL} --recompute={recompute}" for recompute in ("false", "true")

@@ -160,7 +160,7 @@ SUMMARIES: dict[str, str] = {
     "selfie2anime-v3": "v2 without the penalty",
     "face2anime": "6 blocks with dropout, a 3-channel decision, no identity loss",
     "cut": "Park et al. 2020: A to B alone, by patch-wise contrast, with half of the networks",
-    "fast": "small machines: 64 pixels, half an hour on two CPU cores, averaged weights",
+    "fast": "small machines: 64 pixels, half an hour on two CPU cores with bfloat16",
     "mobile": "the best picture per millisecond on a phone",
     "auto": "fast, with size, channels and epochs picked from the pictures and the machine",
 }
