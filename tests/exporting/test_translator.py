@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 
@@ -72,6 +73,12 @@ def test_a_folder_of_versions_gives_the_newest(models):
     )
     (models["saved_model"] / "ab" / "11").mkdir(exist_ok=True)  # unfinished: no model in it
     cyclegan_tf.load(models["saved_model"] / "ab")
+
+
+def test_a_direction_that_a_failed_export_left_empty_is_not_there(models, tmp_path):
+    (tmp_path / "ab").mkdir()
+    shutil.copytree(models["saved_model"] / "ab" / "2", tmp_path / "ba" / "1")
+    assert cyclegan_tf.load(tmp_path).translate(pixels(8, 8)).shape == (8, 8, 3)
 
 
 def test_directions_differ(run_dir):
