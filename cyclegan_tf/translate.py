@@ -71,6 +71,10 @@ def main(argv: list[str] | None = None) -> int:
     jobs = list(_to_do(plan(arguments.inputs, arguments.output, outcome), arguments, outcome))
     if not (jobs or outcome.skipped or outcome.failed):
         raise UserError(f"{' '.join(arguments.inputs)}: holds nothing that can be translated")
+    if any(job.is_film for job in jobs):
+        from cyclegan_tf.exporting.video import import_av
+
+        import_av()
     if jobs:
         start_tensorflow()
         from cyclegan_tf.exporting.translator import load
@@ -191,10 +195,15 @@ def _files(text: str, output: Path, outcome: Outcome) -> Iterator[tuple[Path, Pa
 def _walk(folder: Path, output: Path, outcome: Outcome) -> Iterator[tuple[Path, Path]]:
     """Pictures and films below a folder; links to folders, which may lead round, are left.
 
-    Those links and files of other kinds are counted, hidden ones are not.
+    Those links and files of other kinds are counted, hidden ones are not; a folder that cannot be
+    read has failed.
     """
     results = output.resolve()
-    for parent, folders, names in os.walk(folder):
+
+    def fail(error: OSError) -> None:
+        outcome.failed.append((Path(error.filename), f"cannot be read ({error.strerror})"))
+
+    for parent, folders, names in os.walk(folder, onerror=fail):
         outcome.others["a link to a folder"] += sum(
             (Path(parent) / name).is_symlink() for name in folders if not name.startswith(".")
         )

@@ -225,6 +225,27 @@ def test_films_beside_pictures_with_the_flicker(command, folder, tmp_path):
     assert not (tmp_path / "out" / "bad.gif").exists()
 
 
+def test_without_pyav_nothing_is_begun(command, folder, tmp_path, monkeypatch):
+    (folder / "film.gif").write_bytes(b"not looked at")
+    monkeypatch.setitem(sys.modules, "av", None)
+    status, said = command(folder, "--output", tmp_path / "out")
+    assert (status, said) == (2, "error: GIFs and films need PyAV: pip install av\n")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_read_has_failed(command, folder, tmp_path, monkeypatch):
+    def scandir(path, original=os.scandir):
+        if os.fspath(path).endswith("er"):
+            raise PermissionError(13, "Permission denied", path)
+        return original(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    status, said = command(folder, "--output", tmp_path / "out")
+    assert status == 1
+    assert f"{folder}/deep/er: cannot be read (Permission denied)" in said
+    assert "3 translated, 2 failed" in said
+
+
 @pytest.mark.parametrize(
     "flags, message",
     [

@@ -10,6 +10,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from cyclegan_tf.errors import UserError
 from tfrecords_tools import manifest
@@ -39,14 +40,15 @@ def is_receipt_name(name: str) -> bool:
 
 
 def write_shards(
-    plan: dict[str, list[Item]], output: Path, max_side: int | None, runner: str, options: str
+    plan: dict[str, list[Item]], output: Path, settings: dict[str, Any], runner: str, options: str
 ) -> Iterator[PackedShard]:
     """Writes the shards of ``plan`` with Apache Beam; yields them when all are done.
 
     Args:
         plan: The items of each shard by its file name.
         output: The folder to write to; every machine must see it under this name.
-        max_side: As in ``writer.write_shard``.
+        settings: What the bytes of the shards depend on, as JSON values; among them "max_side", as
+            in ``writer.write_shard``. A shard of an earlier attempt counts only if they were equal.
         runner: A runner's name, such as "DirectRunner" or "DataflowRunner".
         options: Further flags for the pipeline, as one would type them.
 
@@ -65,7 +67,7 @@ def write_shards(
         flags = [f"--runner={runner}", *shlex.split(options)]
     except ValueError as error:
         raise UserError(f"--runner-args {options}: cannot be taken apart ({error})") from None
-    work = [(str(output / file), items, max_side) for file, items in plan.items()]
+    work = [(str(output / file), items, settings) for file, items in plan.items()]
     try:
         with apache_beam.Pipeline(options=PipelineOptions(flags)) as pipeline:
             shards = pipeline | "shards" >> apache_beam.Create(work)
@@ -78,20 +80,27 @@ def write_shards(
             "same command to go on"
         ) from error
     for file in plan:
-        yield _read_receipt(output, file)
-        (output / receipt_name(file)).unlink()
+        receipt = output / receipt_name(file)
+        yield PackedShard.from_json(_read_receipt(receipt)["packed"])
+        receipt.unlink()
 
 
-def _write(work: tuple[str, list[Item], int | None]) -> None:
+def _write(work: tuple[str, list[Item], dict[str, Any]]) -> None:
     """Writes one shard, unless an earlier attempt has; runs on a worker."""
-    path = Path(work[0])
+    path, items, settings = Path(work[0]), work[1], work[2]
     receipt = path.with_name(receipt_name(path.name))
-    if receipt.exists() and _read_receipt(path.parent, path.name).shard.is_intact(path.parent):
+    if receipt.exists() and _is_done(path, _read_receipt(receipt), settings):
         return
-    packed = write_shard(path, work[1], work[2])
-    manifest.write_text(receipt, json.dumps(asdict(packed)))
+    packed = write_shard(path, items, settings["max_side"])
+    content = {"settings": settings, "packed": asdict(packed)}
+    manifest.write_text(receipt, json.dumps(content))
 
 
-def _read_receipt(output: Path, file: str) -> PackedShard:
-    text = (output / receipt_name(file)).read_text(encoding="utf-8")
-    return PackedShard.from_json(json.loads(text))
+def _is_done(path: Path, receipt: dict[str, Any], settings: dict[str, Any]) -> bool:
+    if receipt.get("settings") != settings:
+        return False
+    return PackedShard.from_json(receipt["packed"]).shard.is_intact(path.parent)
+
+
+def _read_receipt(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -26,7 +26,7 @@ from tfrecords_tools import beam, journal, manifest
 from tfrecords_tools.journal import Journal, PackedShard, Report
 from tfrecords_tools.manifest import Manifest
 from tfrecords_tools.schema import SPLITS
-from tfrecords_tools.sources import Item, Source, open_source
+from tfrecords_tools.sources import Item, Source, SourceLost, open_source
 from tfrecords_tools.writer import write_shard
 
 # Large enough to be read at full speed, small enough that a large split has many to read at once.
@@ -72,8 +72,8 @@ def build(
         The manifest, as saved in ``output``.
 
     Raises:
-        UserError: For what the caller can mend. Nothing is left behind, except when writing fails:
-            then the same call goes on from there.
+        UserError: For what the caller can mend. Nothing is left behind, except when reading or
+            writing fails: then the same call goes on from there.
     """
     _check_number("--shards", shards, 1, MAX_SHARDS)
     _check_number("--max-side", max_side, MIN_SIDE, 1_000_000)
@@ -164,7 +164,7 @@ class _Build:
                 # Pillow warns of oddities in single files; what matters is in the report.
                 warnings.simplefilter("ignore")
                 return self._pack()
-        except beam.PipelineFailed:
+        except (beam.PipelineFailed, SourceLost):
             raise
         except UserError:
             _remove_own_files(self.output)
@@ -189,7 +189,7 @@ class _Build:
         if runner is None:
             return self._write_shards(plan, skip)
         missing = {file: items for file, items in plan.items() if file not in skip}
-        return beam.write_shards(missing, self.output, self.wanted.max_side, runner, flags)
+        return beam.write_shards(missing, self.output, _settings(self.wanted), runner, flags)
 
     def _check_strict(self, entries: Iterable[PackedShard]) -> None:
         if self.strict:

@@ -136,7 +136,7 @@ def _orientation(image: Image.Image) -> int:
 
 def _is_transparent(image: Image.Image) -> bool:
     """Tells whether any pixel lets through what lies behind: tf.image would drop the alpha."""
-    if image.mode not in ("LA", "PA", "RGBA") and "transparency" not in image.info:
+    if not image.has_transparency_data:
         return False
     return image.convert("RGBA").getchannel("A").getextrema()[0] < 255
 
@@ -173,22 +173,27 @@ def _tensorflow_decodes(data: bytes, image: Image.Image) -> bool:
 
 def _upright_rgb(image: Image.Image) -> Image.Image:
     """Returns ``image`` as 8-bit sRGB, turned upright, on white where it is transparent."""
-    profile = image.info.get("icc_profile")
-    if _orientation(image) != 1:
-        image = ImageOps.exif_transpose(image)
-    image = with_8_bits(image)
-    if _is_transparent(image):
-        canvas = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(canvas, image.convert("RGBA")).convert("RGB")
-    return to_srgb(image, profile)
+    return to_srgb(on_white(upright(image)), image.info.get("icc_profile"))
 
 
-def with_8_bits(image: Image.Image) -> Image.Image:
-    """An image with 16 bits of grey as one with 8, any other as it is.
+def upright(image: Image.Image) -> Image.Image:
+    """A decoded image with 8 bits a channel, turned as its EXIF data say.
 
     Raises:
         ValueError: If its pixels are floating-point numbers, whose white could be anything.
     """
+    return _with_8_bits(image if _orientation(image) == 1 else ImageOps.exif_transpose(image))
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """An 8-bit image as it looks on white: RGB if any of it is transparent, else as it is."""
+    if not _is_transparent(image):
+        return image
+    canvas = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(canvas, image.convert("RGBA")).convert("RGB")
+
+
+def _with_8_bits(image: Image.Image) -> Image.Image:
     import numpy as np
 
     if image.mode == "F":

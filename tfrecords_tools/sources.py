@@ -29,6 +29,10 @@ _LITTER = ("thumbs.db", "desktop.ini", "__macosx")
 _TFDS = "tfds:"
 
 
+class SourceLost(UserError):
+    """The source can no longer be read; the shards that are finished count when it can again."""
+
+
 @dataclass(frozen=True)
 class Item:
     """One file to pack.
@@ -38,7 +42,8 @@ class Item:
         name: Path inside its folder, with "/" between folders.
         origin: Path inside the source; a held-out image's begins with "trainA" or "trainB".
         size: In bytes.
-        read: Returns the encoded bytes; raises ``BadImage`` if they cannot be had.
+        read: Returns the encoded bytes; raises ``BadImage`` if they never could be had, and
+            ``UserError`` if they no longer can, or are others by now.
     """
 
     split: str
@@ -170,7 +175,15 @@ class _File:
 
     def read_same(self, digest: str) -> bytes:
         """Returns the content, which must still be what the fingerprint was made of."""
-        data = self.read()
+        try:
+            data = self.read()
+        except BadImage as error:
+            if str(error) == digest:
+                raise
+            raise SourceLost(
+                f"{self.path}: cannot be read any more ({error.detail}); mend that and run the same"
+                " command to go on"
+            ) from error
         if hashlib.sha256(data).hexdigest() != digest:
             raise UserError(f"{self.path}: changed while it was packed; run the command again")
         return data
@@ -230,15 +243,15 @@ def _held_out(files: dict[str, _File]) -> set[str]:
     """
     start_tensorflow()  # Whether it decodes an image is part of whether that is usable.
     digests = sorted(files)
-    first = next((i for i, d in enumerate(digests) if _is_usable(files[d])), 0)
-    last = next((i for i, d in reversed([*enumerate(digests)]) if _is_usable(files[d])), 0)
+    first = next((i for i, d in enumerate(digests) if _is_usable(files[d], d)), 0)
+    last = next((i for i, d in reversed([*enumerate(digests)]) if _is_usable(files[d], d)), 0)
     share = sum(digest < f"{int(HELD_OUT * 2**32):08x}" for digest in digests)
     return set(digests[: min(max(share, first + 1), last)])
 
 
-def _is_usable(file: _File) -> bool:
+def _is_usable(file: _File, digest: str) -> bool:
     try:
-        return bool(prepare(file.read()))
+        return bool(prepare(file.read_same(digest)))
     except BadImage:
         return False
 

@@ -34,10 +34,8 @@ class LiteRtModel:
     """
 
     def __init__(self, model: bytes, threads: int | None = None) -> None:
-        interpreter_class = _interpreter_class()
-        self._interpreter = interpreter_class(
-            model_content=model, num_threads=threads or os.cpu_count()
-        )
+        interpreter = interpreter_class()
+        self._interpreter = interpreter(model_content=model, num_threads=threads or os.cpu_count())
         self._interpreter.allocate_tensors()
         (self._input,) = self._interpreter.get_input_details()
         (self._output,) = self._interpreter.get_output_details()
@@ -75,7 +73,8 @@ class LiteRtModel:
         return np.clip(np.rint((outputs + 1.0) * 127.5), 0, 255).astype(np.uint8)
 
 
-def _interpreter_class() -> type:
+def interpreter_class() -> type:
+    """The runtime's class; UserError if ai-edge-litert is not installed."""
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError:
@@ -110,7 +109,7 @@ def measure_in_new_process(path: Path, threads: int) -> Speed:
 
 
 def _measure(path: Path, threads: int) -> Speed:
-    _interpreter_class()
+    interpreter_class()
     before = _peak_megabytes()
     model = LiteRtModel.open(path, threads)
     picture = model.example()

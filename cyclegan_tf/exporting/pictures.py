@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-import glob
+import functools
+import itertools
 import os
+import platform
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from tfrecords_tools.images import JPEG_QUALITY, readable_formats, to_srgb, with_8_bits
+from tfrecords_tools.images import JPEG_QUALITY, on_white, readable_formats, to_srgb, upright
 
 # Kinds that hold no alpha.
 _OPAQUE = ("JPEG", "PPM")
 # Kinds whose further pictures are frames, not pages or previews.
 _ANIMATED = ("PNG", "WEBP", "AVIF")
+
+# In names of unfinished files: machines that share a folder cannot ask for each other's processes.
+_MACHINE = f"{zlib.crc32(platform.node().encode()):08x}"
+_numbers = itertools.count()
 
 
 class BadFile(Exception):
@@ -30,7 +37,7 @@ class Picture:
     """A decoded picture.
 
     Attributes:
-        pixels: uint8 [height, width, 3], sRGB, upright.
+        pixels: uint8 [height, width, 3], sRGB, upright, on white where they are transparent.
         alpha: uint8 [height, width]; None if it is opaque.
     """
 
@@ -83,7 +90,7 @@ def read_picture(source: Path | Image.Image) -> Picture:
     except FileNotFoundError:
         raise BadFile("no such file") from None
     except Exception as error:  # On damaged input, Pillow's decoders raise nearly anything.
-        raise BadFile(" ".join(str(error).split()) or type(error).__name__) from error
+        raise BadFile(reason_of(error)) from error
 
 
 def save_picture(picture: Picture, path: Path) -> None:
@@ -102,21 +109,26 @@ def save_picture(picture: Picture, path: Path) -> None:
         with unfinished_file(path) as unfinished:
             image.save(unfinished, kind, quality=JPEG_QUALITY, subsampling="4:4:4")
     except (OSError, ValueError) as error:
-        raise BadFile(f"cannot be written ({error})") from error
+        raise BadFile(f"{path} cannot be written ({reason_of(error)})") from error
+
+
+def reason_of(error: Exception) -> str:
+    """An error in a few words, without the names of files that the user does not know."""
+    text = getattr(error, "strerror", None) or str(error)
+    return " ".join(text.split()) or type(error).__name__
 
 
 @contextmanager
 def unfinished_file(path: Path) -> Iterator[Path]:
     """A file beside ``path``, of the same suffix, that becomes it if all goes well.
 
-    Each process has one of its own, so that none publishes what another is still writing; those of
-    processes that were killed are removed.
+    Each process has its own, so that none publishes what another is still writing; those of
+    processes that were killed are removed. ``path`` may have as long a name as there can be.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob(f".unfinished-*-{glob.escape(path.name)}"):
-        if not _is_running(left.name.split("-")[1]):
-            left.unlink(missing_ok=True)
-    unfinished = path.with_name(f".unfinished-{os.getpid()}-{path.name}")
+    _remove_leftovers(path.parent.absolute())
+    name = f".unfinished-{os.getpid()}-{_MACHINE}-{next(_numbers)}{path.suffix}"
+    unfinished = path.with_name(name)
     # Someone else's link in its place must not be written through.
     unfinished.unlink(missing_ok=True)
     try:
@@ -124,6 +136,13 @@ def unfinished_file(path: Path) -> Iterator[Path]:
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+@functools.cache  # Going through a large folder for every file would take longer than writing it.
+def _remove_leftovers(folder: Path) -> None:
+    for left in folder.glob(f".unfinished-*-{_MACHINE}-*"):
+        if not _is_running(left.name.split("-")[1]):
+            left.unlink(missing_ok=True)
 
 
 def _is_running(process: str) -> bool:
@@ -142,14 +161,13 @@ def _is_running(process: str) -> bool:
 def _picture(image: Image.Image) -> Picture:
     if image.format in _ANIMATED and getattr(image, "n_frames", 1) > 1:
         raise ValueError(f"holds {image.n_frames} frames; of films, only GIF and video files fit")
-    profile = image.info.get("icc_profile")
-    image = with_8_bits(ImageOps.exif_transpose(image))
-    alpha = None
+    image.load()  # Damaged EXIF data are passed over, damaged pixels are not.
+    profile, alpha = image.info.get("icc_profile"), None
+    image = upright(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         alpha = np.array(image.getchannel("A"))
-        image = image.convert("RGB")
-    return Picture(np.array(to_srgb(image, profile)), alpha)
+    return Picture(np.array(to_srgb(on_white(image), profile)), alpha)
 
 
 def _resize(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

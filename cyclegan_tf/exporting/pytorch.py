@@ -17,7 +17,7 @@ from tensorflow import keras
 
 from cyclegan_tf.config import Config, flag
 from cyclegan_tf.errors import UserError
-from cyclegan_tf.exporting.pictures import unfinished_file
+from cyclegan_tf.exporting.pictures import reason_of, unfinished_file
 from cyclegan_tf.models.generator import build_generator
 from cyclegan_tf.torch_file import read_tensors
 from cyclegan_tf.training.checkpoints import (
@@ -252,7 +252,7 @@ def export_pytorch(
             with unfinished_file(path) as unfinished:
                 torch.save({key: torch.from_numpy(t) for key, t in tensors.items()}, unfinished)
         except (OSError, RuntimeError) as error:
-            raise UserError(f"--output {output}: cannot be written ({error})") from None
+            raise UserError(f"--output {output}: cannot be written ({reason_of(error)})") from None
         paths.append(path)
     return paths
 

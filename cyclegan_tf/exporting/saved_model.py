@@ -43,8 +43,10 @@ def export_saved_models(
         The folders of the new versions, in the order of ``directions``.
 
     Raises:
-        UserError: if the run has no readable checkpoint, or ``output`` cannot be written.
+        UserError: if the run has no readable checkpoint, or ``output`` cannot be written or holds
+            a README.md or models.config of somebody else's.
     """
+    serving_files.check_guides(Path(output), "--output")
     config = Config.load(run_dir)
     directions = directions or saved_directions(run_dir, config) or DIRECTIONS
     generators = {name: load_generator(run_dir, config, name) for name in directions}
@@ -53,7 +55,7 @@ def export_saved_models(
             _save_version(generator, config, Path(output) / direction)
             for direction, generator in generators.items()
         ]
-        present = [name for name in DIRECTIONS if (Path(output) / name).is_dir()]
+        present = [name for name in DIRECTIONS if serving_files.versions(Path(output) / name)]
         serving_files.write_guides(Path(output), present)
     except (OSError, tf.errors.OpError) as error:  # TensorFlow has errors of its own for a disk.
         reason = getattr(error, "strerror", None) or getattr(error, "message", error)

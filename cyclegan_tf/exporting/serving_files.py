@@ -6,7 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import tensorflow as tf
+from cyclegan_tf.errors import UserError
+from cyclegan_tf.reporting.files import write_atomically
 
 _WARMUP = Path("assets.extra") / "tf_serving_warmup_requests"
 _MODEL = """\
@@ -70,6 +71,34 @@ Without a server, in Python:
     translate = tf.saved_model.load("{direction}/1")
     images = translate(photos)  # uint8 [batch, height, width, 3]
 """
+# What the guides of any export of ours look like.
+_GUIDES = {
+    "README.md": re.compile(r"# \S+: a CycleGAN for TensorFlow Serving\n"),
+    "models.config": re.compile(
+        r'model_config_list \{\n(  config \{\n    name: "\S+_(ab|ba)"\n'
+        r'    base_path: "/models/\S+/\2"\n    model_platform: "tensorflow"\n  \}\n)+\}\n\Z'
+    ),
+}
+
+
+def check_guides(output: Path, flag: str) -> None:
+    """Changes nothing; the name of the flag is for the message.
+
+    Raises:
+        UserError: if ``write_guides`` would replace a file in ``output`` that it has not written.
+    """
+    for name, form in _GUIDES.items():
+        try:
+            is_ours = form.match((output / name).read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except (OSError, ValueError):
+            is_ours = False
+        if not is_ours:
+            raise UserError(
+                f"{flag} {output}: the {name} there was not written by an export, which would "
+                "replace it; name another folder"
+            )
 
 
 def write_guides(output: Path, directions: Sequence[str]) -> None:
@@ -96,8 +125,16 @@ def write_guides(output: Path, directions: Sequence[str]) -> None:
         direction=directions[0],
         directions="".join(lines) + "\n",
     )
-    _replace(output / "models.config", config)
-    _replace(output / "README.md", readme)
+    write_atomically(output / "models.config", config.encode())
+    write_atomically(output / "README.md", readme.encode())
+
+
+def versions(folder: Path) -> list[Path]:
+    """The numbered SavedModels in a folder, the newest last; none if there is no such folder."""
+    found = (file.parent for file in folder.glob("*/saved_model.pb"))
+    return sorted(
+        (path for path in found if path.name.isdecimal()), key=lambda path: int(path.name)
+    )
 
 
 def model_name(output: Path) -> str:
@@ -123,6 +160,8 @@ def write_warmup(version: Path, image_size: int) -> None:
         from tensorflow_serving.apis import prediction_log_pb2
     except ImportError:
         return
+    import tensorflow as tf
+
     picture = tf.fill([image_size, image_size, 3], tf.constant(128, tf.uint8))
     inputs = {
         "serving_default": {"image_bytes": tf.io.encode_png(picture)[tf.newaxis]},
@@ -137,10 +176,3 @@ def write_warmup(version: Path, image_size: int) -> None:
             for key, tensor in tensors.items():
                 request.inputs[key].CopyFrom(tf.make_tensor_proto(tensor.numpy()))
             writer.write(log.SerializeToString())
-
-
-def _replace(path: Path, text: str) -> None:
-    """Writes a file so that a reader finds the old one or the new one, never a part."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)

@@ -15,7 +15,7 @@ from cyclegan_tf.data.pipeline import decode, resize, to_pixels, to_range
 from cyclegan_tf.data.shards import Shards
 from cyclegan_tf.data.sources import open_data
 from cyclegan_tf.errors import UserError
-from cyclegan_tf.exporting.litert import LiteRtModel
+from cyclegan_tf.exporting.litert import LiteRtModel, interpreter_class
 from cyclegan_tf.exporting.pictures import unfinished_file
 from cyclegan_tf.exporting.quiet import quiet_stderr
 from cyclegan_tf.exporting.tflite_metadata import Description, add_metadata
@@ -122,6 +122,7 @@ def export_tflite(
         UserError: if the run, its data or an option does not allow it, or ``output`` cannot be
             written, or ai-edge-litert, the runtime that checks the files, is not installed.
     """
+    interpreter_class()  # Without the runtime, all would be converted in vain.
     config = Config.load(run_dir)
     size = options.image_size or config.data.image_size
     _check_size(size)

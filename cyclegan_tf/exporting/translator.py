@@ -13,6 +13,7 @@ from PIL import Image
 from cyclegan_tf.config import Config
 from cyclegan_tf.errors import UserError
 from cyclegan_tf.exporting.pictures import Picture, read_picture
+from cyclegan_tf.exporting.serving_files import versions
 from cyclegan_tf.exporting.tiling import tile_side, translate_in_tiles
 
 Input = Union[Path, str, Image.Image, np.ndarray]
@@ -130,7 +131,7 @@ def load(path: Path | str, direction: str | None = None) -> Translator:
         return _from_run(path, direction)
     if not path.exists():
         raise UserError(f"{path}: not found; name a run, a SavedModel or a .tflite file")
-    present = [name for name in ("ab", "ba") if (path / name).is_dir()]
+    present = [name for name in ("ab", "ba") if _saved_models(path / name)]
     if present:
         return _from_saved_model(_newest_version(path / (direction or present[0])))
     if direction is not None:
@@ -141,13 +142,15 @@ def load(path: Path | str, direction: str | None = None) -> Translator:
 
 
 def _newest_version(path: Path) -> Path:
-    if (path / "saved_model.pb").is_file():
-        return path
-    found = path.glob("*/saved_model.pb")
-    versions = [file.parent for file in found if file.parent.name.isdecimal()]
-    if not versions:
+    found = _saved_models(path)
+    if not found:
         raise UserError(f"{path}: holds no run, no SavedModel, and is no .tflite file")
-    return max(versions, key=lambda version: int(version.name))
+    return found[-1]
+
+
+def _saved_models(path: Path) -> list[Path]:
+    """A SavedModel itself, or the versions in a folder, the newest last."""
+    return [path] if (path / "saved_model.pb").is_file() else versions(path)
 
 
 def _from_run(run_dir: Path, direction: str | None) -> Translator:

@@ -13,12 +13,14 @@ import numpy as np
 from PIL import Image
 
 from cyclegan_tf.errors import UserError
-from cyclegan_tf.exporting.pictures import BadFile, Picture, unfinished_file
+from cyclegan_tf.exporting.pictures import BadFile, Picture, reason_of, unfinished_file
 from cyclegan_tf.exporting.smoothing import FlickerMeter, Smoother
 from cyclegan_tf.exporting.translator import most_at_once
 
 _QUALITY = {"libx264": {"crf": "18"}, "libvpx-vp9": {"crf": "24", "b": "0"}}
 _CODECS = {".gif": "gif", ".webm": "libvpx-vp9"}
+# How many frames ahead of their turn an AVI film's times may be where it has B-frames.
+_REORDERED = 4
 _BT709, _UNSPECIFIED = 1, 2  # ffmpeg's numbers for colour matrices; HD video has the first
 # A palette for every frame, so that no frame has to wait for the end of the film.
 _GIF_FILTERS = (
@@ -73,14 +75,14 @@ def translate_film(
         BadFile: if the film cannot be read or the translation not be written.
         UserError: if PyAV is not installed.
     """
-    av = _import_av()
+    av = import_av()
     try:
         with unfinished_file(target) as unfinished, av.open(str(source)) as film:
             loop = _gif_loop(source) if target.suffix.lower() == ".gif" else None
             with _Writer(unfinished, film, loop) as writer:
                 return _translate_frames(film, writer, translate, options, on_frame)
     except (av.error.FFmpegError, OSError, ValueError, IndexError) as error:
-        raise BadFile(" ".join(str(error).split()) or type(error).__name__) from error
+        raise BadFile(reason_of(error)) from error
 
 
 def _translate_frames(
@@ -141,7 +143,7 @@ class _Writer:
     """
 
     def __init__(self, path: Path, film, loop: int | None) -> None:
-        self._av = _import_av()
+        self._av = import_av()
         options = {} if loop is None else {"loop": str(loop)}
         self._output = self._av.open(str(path), "w", options=options)
         self._film = film.streams.video[0] if film.streams.video else None
@@ -150,6 +152,7 @@ class _Writer:
         self._codec = _CODECS.get(suffix, "libx264")
         self._is_avi = suffix == ".avi"
         self._video = self._graph = None
+        self._next = 0  # the number of the next frame of an AVI file
         self._waiting: list[Any] = []
         has_sound = film.streams.audio and not self._is_gif
         self._audio = (
@@ -186,6 +189,8 @@ class _Writer:
             self._start(picture, is_turned=original.rotation % 180 != 0)
         frame = self._encoded_form(picture)
         frame.pts, frame.time_base = original.pts, original.time_base
+        if self._is_avi:
+            frame.pts, frame.time_base = self._number(original), 1 / self._rate
         if self._graph is not None:
             self._graph.push(frame)
             frame = self._graph.pull()
@@ -194,16 +199,29 @@ class _Writer:
                 packet.duration = original.duration
             self._output.mux(packet)
 
+    def _number(self, original) -> int:
+        """The place of a frame at an AVI file's rate: the next one, unless the film pauses there.
+
+        An AVI film with B-frames tells when they are decoded, which is in another order.
+        """
+        slack = _REORDERED if self._film.codec_context.has_b_frames else 0
+        number = self._next
+        if original.pts is not None:
+            own = round(original.pts * original.time_base * self._rate)
+            number = own if own > self._next + slack else self._next
+        self._next = number + 1
+        return number
+
     def _start(self, picture: Picture, is_turned: bool) -> None:
         height, width = picture.pixels.shape[:2]
-        rate = self._film.average_rate or 25
+        self._rate = Fraction(self._film.average_rate or 25)
         options = dict(_QUALITY.get(self._codec, {}))
         if self._is_avi:
             options["bf"] = "0"
-        self._video = self._output.add_stream(self._codec, rate=rate, options=options)
+        self._video = self._output.add_stream(self._codec, rate=self._rate, options=options)
         context = self._video.codec_context
         # An AVI file stores no times: frames follow each other at its rate, as they are shown.
-        context.time_base = 1 / Fraction(rate) if self._is_avi else self._film.time_base
+        context.time_base = 1 / self._rate if self._is_avi else self._film.time_base
         if self._is_gif:
             context.width, context.height, context.pix_fmt = width, height, "pal8"
             self._graph = _palette_graph(self._av, width, height, self._film.time_base)
@@ -255,7 +273,8 @@ def _gif_loop(source: Path) -> int:
         return 0
 
 
-def _import_av():
+def import_av():
+    """The package; UserError if it is not installed."""
     try:
         import av
         import av.filter

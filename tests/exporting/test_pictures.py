@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from cyclegan_tf.exporting import pictures
 from cyclegan_tf.exporting.pictures import (
     BadFile,
     Picture,
@@ -16,6 +19,7 @@ from cyclegan_tf.exporting.pictures import (
     unfinished_file,
 )
 from tests.exporting.helpers import pixels
+from tfrecords_tools.images import prepare
 
 
 def test_exif_orientation_is_applied_and_not_written_again(tmp_path):
@@ -42,6 +46,26 @@ def test_alpha_of_a_palette_is_kept(tmp_path):
     alpha = read_picture(tmp_path / "a.png").alpha
     np.testing.assert_array_equal(alpha == 0, np.asarray(image) == 0)
     assert (alpha == 0).any()
+
+
+def test_the_network_sees_transparent_pixels_on_white_as_in_training(tmp_path):
+    alpha = np.zeros((16, 16), np.uint8)
+    alpha[:, 8:] = np.arange(0, 256, 36)
+    image = Image.fromarray(np.dstack([pixels(16, 16), alpha]))
+    image.save(tmp_path / "a.png")
+    read = read_picture(tmp_path / "a.png")
+    assert (read.pixels[:, :8] == 255).all()
+    packed = Image.open(io.BytesIO(prepare((tmp_path / "a.png").read_bytes()).data))
+    np.testing.assert_array_equal(read.pixels, np.asarray(packed))
+    np.testing.assert_array_equal(read.alpha, alpha)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp"])
+def test_damaged_exif_costs_no_picture(tmp_path, suffix):
+    image = Image.fromarray(pixels(16, 16))
+    image.save(tmp_path / f"a{suffix}", exif=b"Exif\0\0no tags", lossless=True)
+    read = read_picture(tmp_path / f"a{suffix}")
+    np.testing.assert_array_equal(read.pixels, np.asarray(image))
 
 
 def test_a_colour_profile_is_converted(tmp_path):
@@ -94,6 +118,7 @@ def test_two_processes_never_publish_each_others_half(tmp_path, monkeypatch):
     with unfinished_file(tmp_path / "a.png") as ours:
         ours.write_bytes(b"half")
         monkeypatch.setattr("os.getpid", lambda: -1)
+        pictures._remove_leftovers.cache_clear()  # as in another process
         with unfinished_file(tmp_path / "a.png") as theirs:
             theirs.write_bytes(b"theirs")
         assert (tmp_path / "a.png").read_bytes() == b"theirs"
@@ -101,6 +126,26 @@ def test_two_processes_never_publish_each_others_half(tmp_path, monkeypatch):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {
         "a.png": b"ours, whole"
     }
+
+
+def test_what_killed_processes_left_is_removed_once(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    names = [f".unfinished-{ended.pid}-{machine}-0.png" for machine in (pictures._MACHINE, "other")]
+    for name in names:
+        (tmp_path / name).touch()
+    save_picture(Picture(pixels(8, 8)), tmp_path / "a.png")
+    assert {path.name for path in tmp_path.iterdir()} == {"a.png", names[1]}
+    before = pictures._remove_leftovers.cache_info().misses
+    save_picture(Picture(pixels(8, 8)), tmp_path / "b.png")
+    assert pictures._remove_leftovers.cache_info().misses == before
+
+
+def test_a_name_may_be_as_long_as_there_can_be(tmp_path):
+    save_picture(Picture(pixels(8, 8)), tmp_path / f"{'x' * 251}.png")
+    assert (tmp_path / f"{'x' * 251}.png").is_file()
+    with pytest.raises(BadFile, match=r"y\.png cannot be written \(File name too long\)$"):
+        save_picture(Picture(pixels(8, 8)), tmp_path / f"{'y' * 252}.png")
 
 
 def test_floating_point_pixels_are_refused(tmp_path):

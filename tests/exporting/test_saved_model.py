@@ -29,6 +29,7 @@ from cyclegan_tf.exporting.saved_model import (
     pad_to_stride,
     save_generator,
 )
+from cyclegan_tf.exporting.serving_files import check_guides
 from cyclegan_tf.models.generator import build_generator
 from cyclegan_tf.training.checkpoints import load_generators
 from tests.exporting.helpers import distinct_generators, pixels, run_fresh
@@ -351,6 +352,27 @@ def test_saved_model_cli_runs_it(served, tmp_path):
     assert np.load(tmp_path / "images.npy").shape == (1, 8, 8, 3)
 
 
+def test_the_models_config_of_two_directions_is_known_again(served):
+    check_guides(served, "--output")
+
+
+@pytest.mark.parametrize("name", ["README.md", "models.config"])
+def test_a_guide_that_is_not_ours_is_not_replaced(run_dir, tmp_path, name):
+    (tmp_path / name).write_text("model_config_list {\n}\n# mine", encoding="utf-8")
+    with pytest.raises(UserError, match=rf"--output .*: the {name} there was not written by an"):
+        export_saved_models(run_dir, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_guides_are_checked_without_tensorflow(tmp_path):
+    code = (
+        "import pathlib, sys; sys.modules['tensorflow'] = None\n"
+        "from cyclegan_tf.exporting.serving_files import check_guides\n"
+        "check_guides(pathlib.Path(sys.argv[1]), '--export-dir')"
+    )
+    subprocess.run([sys.executable, "-c", code, tmp_path / "new"], check=True)
+
+
 # --- Versions ------------------------------------------------------------------------------------
 
 
@@ -361,6 +383,7 @@ def test_each_direction_has_its_own_network(served):
 
 
 def test_versions_count_up_and_the_guides_list_what_is_there(run_dir, tmp_path):
+    (tmp_path / "ab").mkdir()  # as a failed export leaves it
     assert export_saved_models(run_dir, tmp_path, ["ba"]) == [tmp_path / "ba" / "1"]
     assert "_ab" not in (tmp_path / "models.config").read_text(encoding="utf-8")
     (tmp_path / "ba" / "7").mkdir()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import sys
 
 import flatbuffers
 import numpy as np
@@ -294,6 +295,12 @@ def test_a_file_with_metadata_translates_as_before(paper, pictures):
     tree = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(model, 0))
     (entry,) = (entry for entry in tree.metadata if entry.name == b"TFLITE_METADATA")
     assert bytes(tree.buffers[entry.buffer].data) == metadata_bytes(DESCRIPTION)
+
+
+def test_without_the_runtime_nothing_is_converted(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+    with pytest.raises(UserError, match="needs its runtime: pip install ai-edge-litert"):
+        export_tflite(tmp_path / "not looked at", tmp_path, None, TfliteOptions())
 
 
 def test_a_runs_metadata_name_direction_and_license(run_dir, tmp_path):

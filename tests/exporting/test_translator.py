@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 
@@ -13,7 +14,7 @@ import cyclegan_tf
 from cyclegan_tf.config import Config
 from cyclegan_tf.data.pipeline import to_pixels, to_range
 from cyclegan_tf.errors import UserError
-from cyclegan_tf.exporting.pictures import BadFile
+from cyclegan_tf.exporting.pictures import BadFile, read_picture
 from cyclegan_tf.exporting.saved_model import save_generator
 from cyclegan_tf.exporting.tflite import convert
 from cyclegan_tf.exporting.translator import Translator
@@ -74,6 +75,12 @@ def test_a_folder_of_versions_gives_the_newest(models):
     cyclegan_tf.load(models["saved_model"] / "ab")
 
 
+def test_a_direction_that_a_failed_export_left_empty_is_not_there(models, tmp_path):
+    (tmp_path / "ab").mkdir()
+    shutil.copytree(models["saved_model"] / "ab" / "2", tmp_path / "ba" / "1")
+    assert cyclegan_tf.load(tmp_path).translate(pixels(8, 8)).shape == (8, 8, 3)
+
+
 def test_directions_differ(run_dir):
     picture = pixels(16, 16)
     outputs = [
@@ -98,7 +105,7 @@ def test_what_goes_in_comes_out(inverting, tmp_path):
     for result in (from_path, from_text):
         assert result.mode == "RGB"
         np.testing.assert_array_equal(np.asarray(result), 255 - picture)
-    np.testing.assert_array_equal(np.asarray(with_alpha)[..., :3], 255 - picture)
+    np.testing.assert_array_equal(np.asarray(with_alpha)[..., :3], 255 - read_picture(image).pixels)
     np.testing.assert_array_equal(np.asarray(with_alpha)[..., 3], picture[..., 0])
     np.testing.assert_array_equal(inverting.translate(picture[None]), 255 - picture[None])
 

@@ -126,6 +126,26 @@ def test_pixels_that_are_not_square_stay_so(tmp_path):
         assert result.streams.video[0].sample_aspect_ratio == Fraction(4, 3)
 
 
+@pytest.mark.parametrize("pause", [0, 8])
+def test_an_avi_film_with_frames_out_of_order(tmp_path, pause):
+    source = tmp_path / "a.avi"
+    with av.open(str(source), "w") as output:
+        stream = output.add_stream("libx264", rate=10, options={"bf": "3"})
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        for number, picture in enumerate(still_and_moving(20)):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts = number + pause * (number >= 10)
+            frame.time_base = Fraction(1, 10)
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    assert translate_film(source, tmp_path / "b.avi", same, FilmOptions()).frames == 20
+    before, after = read_film(source), read_film(tmp_path / "b.avi")
+    assert np.abs(after[0].astype(int) - before[0]).mean() < 3
+    steps = np.rint(np.diff(after[1]) * 10).astype(int)
+    assert len(steps) == 19 and (steps == 1).sum() == 19 - (pause > 0)
+    assert abs(steps.sum() - 19 - pause) <= 4
+
+
 def test_webm(film, tmp_path):
     source = write_webm(tmp_path / "a.webm", still_and_moving(6))
     translate_film(source, tmp_path / "b.webm", same, FilmOptions())
@@ -205,6 +225,13 @@ def test_a_bad_film_is_reported_and_leaves_nothing(film, tmp_path, damage):
     with pytest.raises(BadFile):
         translate_film(source, tmp_path / "out" / "b.mp4", same, FilmOptions())
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_film_that_cannot_be_written_names_no_file_that_nobody_knows(film, tmp_path):
+    (tmp_path / "b.mp4").mkdir()
+    with pytest.raises(BadFile) as error:
+        translate_film(film, tmp_path / "b.mp4", same, FilmOptions())
+    assert "unfinished" not in str(error.value)
 
 
 # --- Flicker -------------------------------------------------------------------------------------

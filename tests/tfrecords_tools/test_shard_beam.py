@@ -11,6 +11,8 @@ from cyclegan_tf.errors import UserError
 from tests.tfrecords_tools.helpers import content
 from tfrecords_tools.beam import PipelineFailed, _write, is_receipt_name, receipt_name
 from tfrecords_tools.build import build, main
+from tfrecords_tools.manifest import shard_name
+from tfrecords_tools.sources import open_source
 
 RUNNER = "DirectRunner"
 
@@ -53,6 +55,17 @@ def test_a_build_that_was_stopped_goes_on_with_beam(beam, right, tmp_path, monke
     assert not (output / "manifest.json").exists()
     build(str(source), output, shards=3, quiet=True, runner=RUNNER)
     assert content(output) == expected
+
+
+def test_a_shard_of_an_earlier_attempt_counts_if_its_settings_were_the_same(dataset, tmp_path):
+    items = open_source(str(dataset)).items()
+    path, settings = tmp_path / shard_name("trainA", 0, 1), {"fingerprint": "1", "max_side": None}
+    _write((str(path), items[:2], settings))
+    written = path.read_bytes()
+    _write((str(path), items[2:4], settings))
+    assert path.read_bytes() == written
+    _write((str(path), items[2:4], {**settings, "fingerprint": "2"}))
+    assert path.read_bytes() != written
 
 
 def test_a_wrong_runner_is_one_line(beam, dataset, tmp_path):

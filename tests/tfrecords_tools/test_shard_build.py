@@ -430,6 +430,27 @@ def test_a_source_that_changed_meanwhile(tmp_path, monkeypatch, refused):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_source_that_went_away_can_be_mended(dataset, built, tmp_path, monkeypatch, refused):
+    output, write = tmp_path / "out", build_module.write_shard
+
+    def unplug(path, *rest):
+        if path.name.startswith("testB-00001"):
+            patch.setattr(Path, "read_bytes", unreadable)
+        return write(path, *rest)
+
+    def unreadable(_):
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build_module, "write_shard", unplug)
+        line = refused(main, "--input", dataset, "--output", output, "--workers", 1)
+    assert f"{dataset}/testB/" in line
+    assert "cannot be read any more (Input/output error); mend that and run the same" in line
+    assert len(list(output.glob("*.tfrecord"))) == 20
+    quiet_build(str(dataset), output)
+    assert content(output) == content(built)
+
+
 def test_a_full_disk_can_be_mended(dataset, built, tmp_path, monkeypatch, refused):
     import tensorflow as tf
 

@@ -12,7 +12,7 @@ from cyclegan_tf.data import portraits
 from cyclegan_tf.errors import UserError
 from tests.tfrecords_tools.helpers import encoded, fill, picture
 from tfrecords_tools.images import BadImage
-from tfrecords_tools.sources import HELD_OUT, open_source
+from tfrecords_tools.sources import HELD_OUT, SourceLost, open_source
 
 # --- Folders -------------------------------------------------------------------------------------
 
@@ -83,6 +83,14 @@ def test_file_that_changes_after_the_fingerprint(tmp_path):
     item = listed(root)["trainA/000.jpg"]
     (root / "trainA" / "000.jpg").write_bytes(encoded(picture(99)))
     with pytest.raises(UserError, match=r"000.jpg: changed while it was packed"):
+        item.read()
+
+
+def test_file_that_is_lost_after_the_fingerprint(tmp_path):
+    root = fill(tmp_path / "x", {"trainA": 1, "trainB": 1, "testA": 1, "testB": 1})
+    item = listed(root)["trainA/000.jpg"]
+    (root / "trainA" / "000.jpg").unlink()
+    with pytest.raises(SourceLost, match=r"000.jpg: cannot be read any more \(No such file"):
         item.read()
 
 
