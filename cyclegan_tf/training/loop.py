@@ -276,7 +276,7 @@ class Training:
             values.update(self.examiner.health() if show else {})
             values.update(self.examiner.scores() if evaluate else {})
         if values:
-            log.write(done, values)
+            log.write(done, values, self.examiner.evaluator.protocol() if evaluate else None)
         if show:
             self._show(log, bar)
         if done % run.checkpoint_every == 0:
