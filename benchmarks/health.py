@@ -54,7 +54,9 @@ def _say(name: str, folder: Path) -> None:
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     looks = [record for record in records if "diversity_ab" in record]
     print(f"\n{name}: last look at step {looks[-1]['step']}")
-    measured = {key: value for key, value in looks[-1].items() if key not in ("step", "time")}
+    measured = {
+        key: value for key, value in looks[-1].items() if key not in ("step", "time", "protocol")
+    }
     print("  " + ", ".join(f"{key} {value:.3g}" for key, value in measured.items() if value))
     said: dict[str, list[int]] = {}
     texts = {}

@@ -9,15 +9,18 @@ pictures and of other real ones. Every figure that depends on a feature network 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from cyclegan_tf.config import FEATURE_NETWORKS, LEAST_EVALUATED, Config
+from cyclegan_tf.data.shards import MENDED, Shards
 from cyclegan_tf.environment import start_tensorflow
 from cyclegan_tf.errors import UserError, run_command
 from cyclegan_tf.flags import Parser
+from cyclegan_tf.training.run_directory import check_output
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -28,6 +31,8 @@ def main(argv: list[str] | None = None) -> int:
             f"--max-images {arguments.max_images}: must be 0 (all) or at least {LEAST_EVALUATED}"
         )
     config = Config.load(arguments.run_dir)
+    if arguments.output:
+        check_output(arguments.output)
     start_tensorflow()
     result = evaluate(arguments, config)
     path = arguments.output or arguments.run_dir / _file_name(result, arguments)
@@ -87,37 +92,69 @@ def evaluate(arguments: argparse.Namespace, config: Config) -> dict:
     """
     import tensorflow as tf
 
-    from cyclegan_tf.data.sources import open_data
     from cyclegan_tf.evaluation.evaluator import Evaluator
     from cyclegan_tf.evaluation.features import load_feature_network
-    from cyclegan_tf.training.checkpoints import checkpoint_step, load_generators
+    from cyclegan_tf.training.checkpoints import find_weights, generators_of, is_of_training
 
     tf.get_logger().setLevel("ERROR")
     weights = arguments.weights or ("average" if config.run.average else "last")
     size = config.data.image_size
-    generators = load_generators(arguments.run_dir, config, size, weights)
+    found = find_weights(arguments.run_dir, config, weights)
+    generators = generators_of(found, config, size, weights)
+    is_told = arguments.data or config.data.data != Config().data.data
+    if not is_told and not is_of_training(found):
+        raise UserError(
+            f"--data: is needed, as {arguments.run_dir} was imported without; name pictures like "
+            "those that it was trained on"
+        )
     network = load_feature_network(arguments.features, arguments.feature_weights)
-    shards = open_data(arguments.data or config.data.data)
-    evaluator = Evaluator(
-        shards,
-        size,
-        network,
-        max_images=arguments.max_images,
-        paired=arguments.paired or shards.manifest.paired,
-    )
+    shards = _open_shards(arguments, config)
+    with _readable(shards):
+        evaluator = Evaluator(
+            shards,
+            size,
+            network,
+            max_images=arguments.max_images,
+            paired=arguments.paired or shards.manifest.paired,
+        )
+        scores, baselines = evaluator.evaluate(generators), evaluator.baselines()
     protocol = evaluator.protocol()
-    if arguments.feature_weights:
-        content = arguments.feature_weights.read_bytes()
-        digest = hashlib.sha256(content).hexdigest()[:8]
-        protocol["feature weights"] = f"{arguments.feature_weights.name} ({digest})"
+    taken = evaluator.real_counts()
+    protocol["real"] = ", ".join(f"{taken[domain]} of train{domain}" for domain in "BA")
     return {
         "run": str(arguments.run_dir),
-        "step": checkpoint_step(arguments.run_dir, weights),
+        "step": found.step,
         "weights": weights,
         "protocol": protocol,
-        "scores": evaluator.evaluate(generators),
-        **evaluator.baselines(),
+        "scores": scores,
+        **baselines,
     }
+
+
+def _open_shards(arguments: argparse.Namespace, config: Config) -> Shards:
+    """Those of --data, or the run's own with what its training has mended in them."""
+    from cyclegan_tf.data.sources import check_files, open_data
+
+    if arguments.data:
+        return open_data(arguments.data)
+    shards = open_data(config.data.data, arguments.run_dir / MENDED)
+    check_files(shards)
+    return shards
+
+
+@contextmanager
+def _readable(shards: Shards) -> Iterator[None]:
+    """UserError for a record that cannot be read or decoded."""
+    import tensorflow as tf
+
+    try:
+        yield
+    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
+        raise UserError(
+            f"{shards.folder}: a record cannot be read ({error.message.splitlines()[0][:200]}); "
+            f"python -m tfrecords_tools.verify {shards.folder} tells which, so that the shards can "
+            "be built again"
+        ) from None
 
 
 def format_table(result: dict) -> str:

@@ -193,6 +193,7 @@ def make_config(preset: str, **overrides: Any) -> Config:
 # What a setting is needed for: these do nothing without it.
 IDLE = {
     "evaluate_every": ("evaluate_features", "evaluate_feature_weights", "evaluate_images"),
+    "evaluate_features": ("evaluate_feature_weights",),
     "lambda_identity": ("identity_every", "identity_decay"),
     "teacher": ("lambda_teacher", "lambda_features"),
     "contrast_weight": ("contrast_identity", "contrast_patches", "contrast_temperature"),
@@ -203,6 +204,7 @@ def _refuse_idle(config: Config, given: dict[str, Any]) -> None:
     """UserError for a setting that was given and would do nothing."""
     settings, defaults = config.flat(), Config().flat()
     for needed, idle in IDLE.items():
+        is_off = settings[needed] in (0, "", "none")
         for name in idle:
-            if name in given and given[name] != defaults[name] and not settings[needed]:
+            if name in given and given[name] != defaults[name] and is_off:
                 raise UserError(f"{flag(name)} {given[name]}: does nothing without {flag(needed)}")

@@ -30,9 +30,12 @@ def main(argv: list[str] | None = None) -> int:
 def _write(runs: list[Path], output: Path | None) -> Path:
     from cyclegan_tf.reporting.comparison import write_comparison
     from cyclegan_tf.reporting.report import write_report
+    from cyclegan_tf.training.run_directory import check_output
 
     if len(runs) > 1:
-        return write_comparison(runs, output or Path("comparison.html"))
+        path = output or Path("comparison.html")
+        check_output(path)
+        return write_comparison(runs, path)
     if output:
         raise UserError(f"--output {output}: is for comparisons; the report of one run is in it")
     return write_report(runs[0])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,8 @@ import tensorflow as tf
 
 from cyclegan_tf import evaluate as command
 from cyclegan_tf.config import Config
+from cyclegan_tf.data.damage import mend
+from cyclegan_tf.data.shards import MENDED, Shards
 from cyclegan_tf.errors import run_command
 from cyclegan_tf.evaluation import features
 from cyclegan_tf.models.generator import build_generator
@@ -112,6 +116,21 @@ def test_the_best_checkpoint_is_scored_with_its_own_step(run_dir, evaluate, refu
     best.unlink()
 
 
+def test_the_step_is_that_of_the_weights_though_the_run_goes_on(run_dir, evaluate, monkeypatch):
+    folder = run_dir / "checkpoints"
+
+    def load_while_it_trains(name: str, weights: Path | None = None):
+        for end in ("data-00000-of-00001", "index"):
+            shutil.copy(folder / f"step-7.{end}", folder / f"step-8.{end}")
+        return tiny_features(name, weights)
+
+    monkeypatch.setattr(features, "load_feature_network", load_while_it_trains)
+    result, _ = evaluate()
+    for path in folder.glob("step-8.*"):
+        path.unlink()
+    assert result["step"] == 7
+
+
 def test_figures_carry_the_name_of_their_network(evaluate):
     result, printed = evaluate("--features", "efficientnet-lite0", "--max-images", 4)
     assert "fid_efficientnet_lite0" in result["scores"]["ab"]
@@ -123,6 +142,7 @@ def test_other_pictures_may_be_named(evaluate, tmp_path):
     shards = pack_charts(tmp_path, trainA=4, trainB=4, testA=5, testB=6)
     result, _ = evaluate("--data", shards.folder)
     assert result["protocol"]["pictures"] == "5 of testA, 6 of testB"
+    assert result["protocol"]["real"] == "4 of trainB, 4 of trainA"
     assert "mae" not in result["scores"]["ab"]
 
 
@@ -163,6 +183,52 @@ def test_other_pictures_or_fewer_go_into_files_of_their_own(run_dir, tmp_path, c
     assert run_dir / f"evaluation-0000007-average-inceptionv3-pictures-{digest}.json" in written
 
 
+@pytest.fixture
+def damaged(run_dir, tmp_path):
+    """A function: a run like the other one, on shards of its own of which one is cut short."""
+
+    def make(split: str) -> tuple[Path, Shards]:
+        config = Config.load(run_dir)
+        shutil.copytree(config.data.data, tmp_path / "shards")
+        shutil.copytree(run_dir, tmp_path / "run")
+        here = config.replace(data=str(tmp_path / "shards"))
+        (tmp_path / "run" / "config.json").write_text(here.to_json())
+        shards = replace(Shards.open(tmp_path / "shards"), mended=tmp_path / "run" / MENDED)
+        path = shards.paths(split)[0]
+        path.write_bytes(path.read_bytes()[:-9])
+        return tmp_path / "run", shards
+
+    return make
+
+
+@pytest.mark.parametrize("split", ["trainA", "testB"])
+def test_what_training_has_mended_is_read(damaged, split, refused, capsys):
+    folder, shards = damaged(split)
+    path = shards.paths(split)[0]
+    assert f"{path}: missing or not of" in refused("--run-dir", folder)
+    assert len(mend(shards, 1)) == 1
+    assert command.main(["--run-dir", str(folder)]) == 0
+    assert f"pairs: {3 if split == 'testB' else 4}" in capsys.readouterr().out
+
+
+def test_a_record_that_cannot_be_read_is_one_line(damaged, refused):
+    folder, shards = damaged("testA")
+    path = shards.paths("testA")[0]
+    path.write_bytes(path.read_bytes() + 9 * b"x")
+    said = refused("--run-dir", folder)
+    assert f"{shards.folder}: a record cannot be read" in said
+    assert f"python -m tfrecords_tools.verify {shards.folder}" in said
+
+
+def test_an_import_is_scored_on_pictures_that_are_named(tmp_path, tiny_config, refused):
+    create_run_directory(tmp_path / "run", tiny_config())
+    config = Config.load(tmp_path / "run")
+    save_generators(tmp_path / "run", {"ab": build_generator(config, seed=1)})
+    assert "--data: is needed" in refused("--run-dir", tmp_path / "run")
+    shards = pack_charts(tmp_path, trainA=4, trainB=4, testA=4, testB=4)
+    assert command.main(["--run-dir", str(tmp_path / "run"), "--data", str(shards.folder)]) == 0
+
+
 def test_errors_are_one_line(refused, run_dir, tmp_path):
     assert "no run there" in refused("--run-dir", tmp_path)
     assert "--max-images 3: must be 0 (all) or at least 4" in refused(
@@ -170,6 +236,17 @@ def test_errors_are_one_line(refused, run_dir, tmp_path):
     )
     assert "--weights" in refused("--run-dir", run_dir, "--weights", "newest")
     assert "--features" in refused("--run-dir", run_dir, "--features", "vgg")
+
+
+def test_a_folder_as_output_is_refused_before_the_work(refused, run_dir, monkeypatch, tmp_path):
+    monkeypatch.setattr(command, "evaluate", None)
+    monkeypatch.chdir(tmp_path)
+    for output in (".", tmp_path):
+        said = refused("--run-dir", run_dir, "--output", output)
+        assert said == f"error: --output {output}: is a folder; name a file"
+    (tmp_path / "file").touch()
+    said = refused("--run-dir", run_dir, "--output", tmp_path / "file" / "scores.json")
+    assert f"--output {tmp_path / 'file'}" in said
 
 
 def test_averages_that_are_not_there_are_refused(tmp_path, tiny_config, refused):

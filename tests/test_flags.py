@@ -51,6 +51,7 @@ NEEDED = {
 }
 for needed, its_value in {
     "evaluate_every": {"evaluate_every": 5},
+    "evaluate_features": {"evaluate_every": 5, "evaluate_features": "inceptionv3"},
     "teacher": {"teacher": "a run"},
     "contrast_weight": {"contrast_weight": 1.0, **NEEDED["contrast_weight"]},
 }.items():

@@ -179,6 +179,10 @@ def test_an_unknown_setting_is_refused():
             {"evaluate_features": "inceptionv3"},
             "--evaluate-features inceptionv3: does nothing without --evaluate-every",
         ),
+        (
+            {"evaluate_every": 500, "evaluate_feature_weights": "mine.h5"},
+            "--evaluate-feature-weights mine.h5: does nothing without --evaluate-features",
+        ),
         ({"identity_every": 4}, "--identity-every 4: does nothing without --lambda-identity"),
         ({"lambda_teacher": 3.0}, "--lambda-teacher 3.0: does nothing without --teacher"),
         ({"contrast_patches": 9}, "--contrast-patches 9: does nothing without --contrast-weight"),

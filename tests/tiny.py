@@ -16,7 +16,7 @@ from tensorflow import keras
 
 from cyclegan_tf.data import portraits
 from cyclegan_tf.data.shards import Shards
-from cyclegan_tf.evaluation.features import FeatureNetwork
+from cyclegan_tf.evaluation.features import FeatureNetwork, name_file
 from cyclegan_tf.reporting.progress import Progress
 from tfrecords_tools.build import build
 
@@ -52,7 +52,8 @@ def tiny_features(name: str, weights: Path | None = None) -> FeatureNetwork:
     image = keras.Input((8, 8, 3))
     pooled = keras.layers.Flatten()(keras.layers.AveragePooling2D(4)(image))
     model = keras.Model(image, [pooled, image])
-    return FeatureNetwork(name, 8, model, lambda pixels: pixels / 255.0)
+    told = name_file(weights) if weights else ""
+    return FeatureNetwork(name, 8, model, lambda pixels: pixels / 255.0, told)
 
 
 def few_people(train: int, test: int):

@@ -53,6 +53,8 @@ class Evaluator:
         network: what FID and KID are taken with; None leaves them out.
         max_images: at most so many pictures of each domain, the first ones; 0 for all.
         paired: whether to compare with the truth: pictures of equal file names show the same.
+            Every one must have its partner, unless the data set is paired by itself: there a
+            damaged record has its neighbour in its place, and the other pairs are compared.
 
     Raises:
         UserError: if there are too few test pictures, or they are not paired and should be.
@@ -88,10 +90,16 @@ class Evaluator:
         return count
 
     def _check_names(self) -> None:
-        a, b = (sorted(self._names[domain]) for domain in "AB")
-        if a != b:
+        a, b = (set(self._names[domain]) for domain in "AB")
+        manifest = self.shards.manifest
+        if manifest.paired and not a & b:
+            raise UserError(f"{manifest.source}: testA and testB have no file name in common")
+        if a != b and not manifest.paired:
+            name = min(a ^ b)
+            there, missing = "AB" if name in a else "BA"
             raise UserError(
-                f"{self.shards.manifest.source}: testA and testB do not hold the same file names"
+                f"--paired: {manifest.source}: test{missing} has no {name.decode(errors='replace')}"
+                f", which test{there} has; each picture needs its partner there"
             )
 
     def protocol(self) -> dict[str, object]:
@@ -107,7 +115,21 @@ class Evaluator:
             told["resize"] = f"bicubic to {size}, then {self.network.resize}"
             subset = kid_subset_size(self.counts["A"], self.counts["B"])
             told["kid"] = f"{KID_SUBSETS} subsets of {subset}"
+            if self.network.weights:
+                told["feature weights"] = self.network.weights
+        if self.paired:
+            told["pairs"] = len(self._places["A"])
         return told
+
+    def real_counts(self) -> dict[str, int]:
+        """How many training pictures of each domain ``baselines`` puts in translated ones' place.
+
+        As many as those are, as FID depends on the number; fewer if there are no more.
+        """
+        return {
+            target: min(self.counts[source], self.shards.manifest.count(f"train{target}"))
+            for source, target in ("AB", "BA")
+        }
 
     def evaluate(self, generators: Generators) -> dict[str, Scores]:
         """Scores each direction that there is a generator for.
@@ -132,7 +154,7 @@ class Evaluator:
         Returns:
             ``{"untranslated": {"ab": scores, "ba": scores}, "real": {…}}``: of the source pictures
             as they are, and of real ones of the target domain: the checkerboard of the test
-            pictures, FID and KID of as many training pictures.
+            pictures, FID and KID of as many training pictures as there are translated ones.
         """
         patterns = {domain: self._checkerboard(domain) for domain in "AB"}
         found: dict[str, dict[str, Scores]] = {"untranslated": {}, "real": {}}
@@ -142,15 +164,13 @@ class Evaluator:
             scores = {"checkerboard": patterns[source]}
             scores.update(self._distribution_scores(features, target))
             if self.paired:
-                scores.update(self._truth_scores(self._in_order(source), target))
+                scores.update(self._truth_scores(self._partners(source), target))
             found["untranslated"][direction] = scores
             found["real"][direction] = {"checkerboard": patterns[target]}
-            if self.network:
-                limit = self.counts[target]
-                train = self._images(f"train{target}", limit)
-                other = self._features(_pixels(train))
-                if len(other) >= LEAST_EVALUATED:
-                    found["real"][direction].update(self._distribution_scores(other, target))
+            count = self.real_counts()[target]
+            if self.network and count >= LEAST_EVALUATED:
+                other = self._features(_pixels(self._images(f"train{target}", count)))
+                found["real"][direction].update(self._distribution_scores(other, target))
         return found
 
     def _pass(self, domain: str, forward, backward) -> _Pass:
@@ -187,7 +207,7 @@ class Evaluator:
             scores.update(self._distribution_scores(features, target))
         if self.paired:
             source = "A" if target == "B" else "B"
-            translated = np.concatenate(found.translated)[np.argsort(self._names[source])]
+            translated = np.concatenate(found.translated)[self._places[source]]
             scores.update(self._truth_scores(translated, target))
         return scores
 
@@ -203,8 +223,8 @@ class Evaluator:
         }
 
     def _truth_scores(self, pixels: np.ndarray, target: str) -> Scores:
-        """Scores of pictures in the order of their names."""
-        truth = self._in_order(target)
+        """Scores of pictures in the order of ``_partners``."""
+        truth = self._partners(target)
         scores = paired_scores(pixels, truth)
         if self.network:
             parts = range(0, len(truth), _BATCH)
@@ -229,10 +249,23 @@ class Evaluator:
     def _names(self) -> dict[str, list[bytes]]:
         return {domain: [name.numpy() for _, name in self._test_images[domain]] for domain in "AB"}
 
-    def _in_order(self, domain: str) -> np.ndarray:
-        """The test pictures in the order of their names: shards are in the order of a hash."""
+    @cached_property
+    def _places(self) -> dict[str, list[int]]:
+        """Where the pictures are whose names are in both domains, each once, in the names' order.
+
+        Shards are in the order of a hash.
+        """
+        places = {
+            domain: {name: place for place, name in enumerate(names)}
+            for domain, names in self._names.items()
+        }
+        common = sorted(places["A"].keys() & places["B"].keys())
+        return {domain: [places[domain][name] for name in common] for domain in "AB"}
+
+    def _partners(self, domain: str) -> np.ndarray:
+        """The test pictures that have a partner in the other domain, in its order."""
         pixels = np.concatenate(list(_pixels(self._test_images[domain])))
-        return pixels[np.argsort(self._names[domain])]
+        return pixels[self._places[domain]]
 
     @cached_property
     def _test_images(self) -> dict[str, tf.data.Dataset]:

@@ -6,8 +6,10 @@ name that goes wherever its scores go.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
-from dataclasses import dataclass
+import zipfile
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Callable
 
@@ -38,12 +40,14 @@ class FeatureNetwork:
         side: of the square pictures that the model takes.
         model: float32 [batch, side, side, 3] to [pooled features, activations, activations, …].
         scale: pixels in [0, 255] to the model's range.
+        weights: the file that they were read from and the start of its SHA-256; "" for the usual.
     """
 
     name: str
     side: int
     model: keras.Model
     scale: Callable[[tf.Tensor], tf.Tensor]
+    weights: str = ""
 
     @property
     def key(self) -> str:
@@ -113,7 +117,13 @@ def load_feature_network(
         raise UserError(f"{flags}features {name}: must be one of {', '.join(FEATURE_NETWORKS)}")
     if weights is not None and not Path(weights).is_file():
         raise UserError(f"{flags}feature-weights {weights}: no such file")
-    return (_load_inception if name == INCEPTION else _load_lite0)(weights, flags)
+    network = (_load_inception if name == INCEPTION else _load_lite0)(weights, flags)
+    return network if weights is None else replace(network, weights=name_file(Path(weights)))
+
+
+def name_file(path: Path) -> str:
+    """A file's name and the start of its SHA-256, as it stands in protocols."""
+    return f"{path.name} ({hashlib.sha256(path.read_bytes()).hexdigest()[:8]})"
 
 
 def missing_features(name: str, flags: str = "--") -> str | None:
@@ -135,7 +145,7 @@ def _load_inception(path: Path | None, flags: str) -> FeatureNetwork:
             weights="imagenet" if path is None else str(path),
             input_shape=(_INCEPTION_SIDE, _INCEPTION_SIDE, 3),
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(_inception_message(path, flags, error)) from None
     except Exception as error:  # Keras has no type of its own for a download that failed.
         if "fetch failure" not in str(error):

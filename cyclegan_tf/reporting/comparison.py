@@ -13,7 +13,7 @@ from cyclegan_tf.config import Config, flag
 from cyclegan_tf.errors import UserError
 from cyclegan_tf.reporting import charts
 from cyclegan_tf.reporting.files import write_atomically
-from cyclegan_tf.reporting.metrics import read_metrics
+from cyclegan_tf.reporting.metrics import list_protocols, read_metrics
 from cyclegan_tf.reporting.report import data_uri, list_facts, list_warnings, load_template
 from cyclegan_tf.reporting.samples import DIRECTIONS, list_strips, read_strip
 
@@ -67,17 +67,20 @@ def write_comparison(run_dirs: list[Path], path: Path) -> Path:
     if not 2 <= len(run_dirs) <= MAX_RUNS:
         raise UserError(f"{len(run_dirs)} runs: 2 to {MAX_RUNS} can be compared on a page")
     runs = _load(run_dirs)
+    protocols, differing = _protocols(runs)
     sides = [_side_by_side(runs, direction) for direction in DIRECTIONS]
     html = load_template("comparison.html.j2").render(
         runs=runs,
         facts=list(dict.fromkeys(fact for run in runs for fact in run.facts)),
         settings=_differing_settings(runs),
+        protocols=protocols,
+        differing_protocols=differing,
         directions=[side for side in sides if side],
         groups=charts.draw_comparison({run.name: run.series for run in runs}),
         chart=charts,
     )
     try:
-        write_atomically(path, html.encode())
+        write_atomically(path, html.encode(errors="xmlcharrefreplace"))
     except OSError as error:
         raise UserError(f"--output {path}: cannot be written ({error.strerror})") from None
     return path
@@ -87,8 +90,9 @@ def _load(run_dirs: list[Path]) -> list[Run]:
     names = [run_dir.resolve().name for run_dir in run_dirs]
     if len(set(names)) < len(names):  # runs of one name in different folders
         names = [str(run_dir) for run_dir in run_dirs]
-    if len(set(names)) < len(names):
-        raise UserError(f"{names[0]}: a run is named twice")
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"{name}: a run is named twice")
     return [_load_run(name, run_dir) for name, run_dir in zip(names, run_dirs)]
 
 
@@ -114,6 +118,21 @@ def _differing_settings(runs: list[Run]) -> list[tuple[str, list[Any]]]:
         for name in flats[0]
         if any(flat[name] != flats[0][name] for flat in flats)
     ]
+
+
+def _protocols(runs: list[Run]) -> tuple[list[tuple[str, list[Any]]], list[str]]:
+    """(name, value of each run) of what the newest scores depend on, and the names that differ.
+
+    A run that has logged no protocol has no values, and differs in none.
+    """
+    newest = [
+        protocol for run in runs for _, protocol in list_protocols(run.records)[-1:] or [(0, {})]
+    ]
+    names = list(dict.fromkeys(name for protocol in newest for name in protocol))
+    rows = [(name, [protocol.get(name, "") for protocol in newest]) for name in names]
+    told = [protocol for protocol in newest if protocol]
+    differing = [name for name in names if any(p.get(name) != told[0].get(name) for p in told)]
+    return rows, differing
 
 
 def _side_by_side(runs: list[Run], direction: str) -> SideBySide | None:

@@ -19,6 +19,7 @@ from PIL import Image
 
 from cyclegan_tf.errors import UserError
 from cyclegan_tf.reporting.files import write_atomically
+from cyclegan_tf.reporting.samples import remove_samples_after
 
 FILE = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
@@ -64,7 +65,7 @@ class MetricsLog:
 
     A session that was killed may have logged steps that its last checkpoint does not hold. They
     will be taken again, so opening the log forgets them: it cuts metrics.jsonl back to
-    ``done_steps`` and tells TensorBoard to drop what came after.
+    ``done_steps``, deletes the samples that came after, and tells TensorBoard to drop all of them.
 
     Args:
         run_dir: the run directory; made if it is missing.
@@ -77,17 +78,32 @@ class MetricsLog:
     def __init__(self, run_dir: Path, done_steps: int) -> None:
         path = Path(run_dir) / FILE
         _cut(path, done_steps)
-        self._file = path.open("a", encoding="utf-8")
+        remove_samples_after(run_dir, done_steps)
+        self._protocols = [protocol for _, protocol in list_protocols(read_metrics(run_dir))]
+        # Names of files may hold bytes that are no text; JSON reads \udcff back as such a one.
+        self._file = path.open("a", encoding="utf-8", errors="backslashreplace")
         self._board = _Board(Path(run_dir) / TENSORBOARD, done_steps)
 
-    def write(self, step: int, values: dict[str, float]) -> None:
+    def write(
+        self, step: int, values: dict[str, float], protocol: dict[str, Any] | None = None
+    ) -> None:
         """Appends one record: {"step", "time" (seconds since 1970), and the values}.
 
         A value that is not finite becomes null, as JSON has no name for it. Values keep 7 digits,
         as many as a float32 has.
+
+        Args:
+            step: the steps done.
+            values: by name.
+            protocol: what the scores among them depend on; it goes into the record, as "protocol",
+                if it is not the one that was logged last.
         """
         floats = {name: float(value) for name, value in values.items()}
-        self._append(step, {name: _rounded(value) for name, value in floats.items()})
+        content: dict[str, Any] = {name: _rounded(value) for name, value in floats.items()}
+        if protocol and self._protocols[-1:] != [protocol]:
+            content["protocol"] = protocol
+            self._protocols.append(protocol)
+        self._append(step, content)
         self._board.scalars(step, floats)
 
     def warn(self, step: int, text: str, check: str = "") -> None:
@@ -138,6 +154,15 @@ def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
         UserError: if any other line is no record.
     """
     return [record for _, record in _records(Path(run_dir) / FILE)]
+
+
+def list_protocols(records: list[dict[str, Any]]) -> list[tuple[int, dict[str, Any]]]:
+    """(step, protocol) of each that was logged: what the scores depend on from that step on."""
+    return [
+        (record["step"], record["protocol"])
+        for record in records
+        if isinstance(record.get("protocol"), dict)
+    ]
 
 
 def _records(path: Path) -> list[tuple[bytes, dict[str, Any]]]:

@@ -19,7 +19,7 @@ from cyclegan_tf.config import Config, all_settings, flag
 from cyclegan_tf.errors import UserError
 from cyclegan_tf.reporting import charts
 from cyclegan_tf.reporting.files import write_atomically
-from cyclegan_tf.reporting.metrics import HEALTH_MEASURE, read_metrics
+from cyclegan_tf.reporting.metrics import HEALTH_MEASURE, list_protocols, read_metrics
 from cyclegan_tf.reporting.samples import DIRECTIONS, captions, list_strips, read_strip
 
 FILE = "report.html"
@@ -80,12 +80,13 @@ def write_report(run_dir: Path) -> Path:
         older_warnings=max(0, len(warnings) - MAX_WARNINGS),
         directions=[one for one in directions if one],
         groups=charts.draw_charts(series),
+        protocols=list_protocols(records),
         settings=_settings(config),
         chart=charts,
     )
     path = run_dir / FILE
     try:
-        write_atomically(path, html.encode())
+        write_atomically(path, html.encode(errors="xmlcharrefreplace"))
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from None
     return path

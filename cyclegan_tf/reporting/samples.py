@@ -27,7 +27,7 @@ _BACKGROUND, _INK = (250, 250, 250), (60, 60, 60)
 STRIPS = "strips"
 STRIP_PICTURES = 4
 STRIP_CELL = 256
-_STRIP_NAME = re.compile(r"step-(\d+)-(ab|ba)\.jpg")
+_NAME = re.compile(r"step-(\d+)-(ab|ba)\.(png|jpg)")  # of a grid or a strip
 
 
 @dataclass(frozen=True)
@@ -133,10 +133,19 @@ def list_strips(run_dir: Path, direction: str) -> list[tuple[int, Path]]:
     """(step, path) of each strip of a direction, oldest first; none if there are no samples yet."""
     found = []
     for path in (Path(run_dir) / FOLDER / STRIPS).glob(f"step-*-{direction}.jpg"):
-        match = _STRIP_NAME.fullmatch(path.name)
+        match = _NAME.fullmatch(path.name)
         if match:
             found.append((int(match[1]), path))
     return sorted(found)
+
+
+def remove_samples_after(run_dir: Path, step: int) -> None:
+    """Deletes the grids and strips of later steps, which a run that goes on will take again."""
+    folder = Path(run_dir) / FOLDER
+    for path in [*folder.glob("step-*.png"), *(folder / STRIPS).glob("step-*.jpg")]:
+        match = _NAME.fullmatch(path.name)
+        if match and int(match[1]) > step:
+            path.unlink()
 
 
 def read_strip(path: Path, cell: int) -> list[tuple[Image.Image, Image.Image, Image.Image]]:

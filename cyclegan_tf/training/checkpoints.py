@@ -224,9 +224,7 @@ def load_generators(
     run_dir: Path, config: Config, image_size: int | None = None, weights: str | None = None
 ) -> Generators:
     """The generators that a run's newest checkpoint holds; see ``load_generator``."""
-    names = saved_directions(run_dir, config) or DIRECTIONS
-    found = {name: load_generator(run_dir, config, name, image_size, weights) for name in names}
-    return Generators(found.get("ab"), found.get("ba"))
+    return generators_of(find_weights(run_dir, config, weights), config, image_size, weights)
 
 
 def load_generator(
@@ -250,16 +248,40 @@ def load_generator(
         UserError: if there is no such checkpoint, it cannot be read, it has no such generator, or
             the run keeps no averages.
     """
-    if weights == "average" and not config.run.average:
-        raise UserError(f"--weights average: {run_dir} keeps none (--average 0); take last")
-    found = _saved(run_dir, weights)
-    kind = "average" if config.run.average and weights != "last" else "generator"
+    found, kind = find_weights(run_dir, config, weights), _kind(config, weights)
     present = _directions_in(found, kind)
     if present and direction not in present:
         raise UserError(f"--direction {direction}: {run_dir} holds only {present[0]}")
-    generator = build_generator(config, image_size=image_size, name=f"generator_{direction}")
-    _load_models(found, {f"{kind}_{direction}": generator})
-    return generator
+    return _generator(found, config, kind, direction, image_size)
+
+
+def find_weights(run_dir: Path, config: Config, weights: str | None = None) -> Found:
+    """The checkpoint that ``load_generator`` takes: the best one for "best", else the newest one.
+
+    A run that trains makes newer ones all the time, so what belongs together is to be loaded from
+    one that was found once.
+
+    Raises:
+        UserError: if there is none, or the run keeps no averages and weights is "average".
+    """
+    if weights == "average" and not config.run.average:
+        raise UserError(f"--weights average: {run_dir} keeps none (--average 0); take last")
+    return _best(run_dir) if weights == "best" else _newest(run_dir)
+
+
+def generators_of(
+    found: Found, config: Config, image_size: int | None = None, weights: str | None = None
+) -> Generators:
+    """The generators that a checkpoint holds; the rest as for ``load_generator``."""
+    kind = _kind(config, weights)
+    names = _directions_in(found, kind) or DIRECTIONS
+    made = {name: _generator(found, config, kind, name, image_size) for name in names}
+    return Generators(made.get("ab"), made.get("ba"))
+
+
+def is_of_training(found: Found) -> bool:
+    """Whether a checkpoint holds a training's state, not generators alone, as an import's does."""
+    return _reader(found.path).has_tensor("step/.ATTRIBUTES/VARIABLE_VALUE")
 
 
 def saved_directions(run_dir: Path, config: Config) -> tuple[str, ...]:
@@ -271,8 +293,7 @@ def saved_directions(run_dir: Path, config: Config) -> tuple[str, ...]:
         UserError: if all checkpoints are damaged.
     """
     found = find_checkpoint(run_dir)
-    kind = "average" if config.run.average else "generator"
-    return _directions_in(found, kind) if found else ()
+    return _directions_in(found, _kind(config)) if found else ()
 
 
 def save_generators(run_dir: Path, generators: Mapping[str, keras.Model]) -> None:
@@ -286,15 +307,6 @@ def save_generators(run_dir: Path, generators: Mapping[str, keras.Model]) -> Non
     for path in folder.glob("step-*"):
         if _step_of(path.name) != number:
             path.unlink(missing_ok=True)
-
-
-def checkpoint_step(run_dir: Path, weights: str | None = None) -> int:
-    """The steps that a run's newest checkpoint holds, or its best one for weights "best".
-
-    Raises:
-        UserError: if there is none.
-    """
-    return _saved(run_dir, weights).step
 
 
 def start_from(state: TrainingState, config: Config) -> None:
@@ -319,10 +331,7 @@ def warn(text: str) -> None:
     print(f"warning: {text}", file=sys.stderr)
 
 
-def _saved(run_dir: Path, weights: str | None) -> Found:
-    """The best checkpoint for weights "best", else the newest one."""
-    if weights != "best":
-        return _newest(run_dir)
+def _best(run_dir: Path) -> Found:
     folder = Path(run_dir) / FOLDER
     step = best_step(folder)
     if step is None:
@@ -341,6 +350,19 @@ def _newest(run_dir: Path) -> Found:
     if found is None:
         raise UserError(f"--run-dir {run_dir}: no checkpoint there; train it first")
     return found
+
+
+def _kind(config: Config, weights: str | None = None) -> str:
+    """What generators are called in a checkpoint, before the direction."""
+    return "average" if config.run.average and weights != "last" else "generator"
+
+
+def _generator(
+    found: Found, config: Config, kind: str, direction: str, image_size: int | None
+) -> keras.Model:
+    generator = build_generator(config, image_size=image_size, name=f"generator_{direction}")
+    _load_models(found, {f"{kind}_{direction}": generator})
+    return generator
 
 
 def _directions_in(found: Found, kind: str) -> tuple[str, ...]:

@@ -55,11 +55,17 @@ class Examiner:
         return complaints(records, self.total_steps, self.gan_loss)
 
 
-def newest_is_best(records: list[Record]) -> bool:
-    """Whether the newest scores among a run's records are better than all before."""
+def newest_is_best(records: list[Record], best_step: int | None) -> bool:
+    """Whether the newest scores are better than those of the checkpoint kept as the best.
+
+    Args:
+        records: all lines of metrics.jsonl so far, oldest first.
+        best_step: the step of that checkpoint; None if there is none.
+    """
     scored = [record for record in records if _judged_by(record)]
-    *before, newest = map(criterion, scored) if scored else [None]
-    return newest is not None and all(value is None or newest < value for value in before)
+    newest = criterion(scored[-1]) if scored else None
+    kept = [criterion(record) for record in scored if record["step"] == best_step]
+    return newest is not None and all(value is None or newest < value for value in kept)
 
 
 def criterion(record: Record) -> float | None:

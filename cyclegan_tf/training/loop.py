@@ -27,7 +27,7 @@ from cyclegan_tf.models.layers import precision_scope
 from cyclegan_tf.reporting.metrics import MetricsLog, read_metrics
 from cyclegan_tf.reporting.progress import Progress
 from cyclegan_tf.reporting.report import write_report
-from cyclegan_tf.training.checkpoints import Checkpoints, start_from, warn
+from cyclegan_tf.training.checkpoints import Checkpoints, best_step, start_from, warn
 from cyclegan_tf.training.contrastive import make_step
 from cyclegan_tf.training.distillation import keep_teacher, load_teacher
 from cyclegan_tf.training.examiner import Examiner, newest_is_best
@@ -299,7 +299,7 @@ class Training:
             values.update(self.examiner.health() if show else {})
             values.update(self.examiner.scores() if evaluate else {})
         if values:
-            log.write(done, values)
+            log.write(done, values, self.examiner.evaluator.protocol() if evaluate else None)
         if show:
             self._show(log, bar)
         if done % run.checkpoint_every == 0:
@@ -311,7 +311,9 @@ class Training:
 
     def _is_best(self) -> bool:
         """Whether the newest scores, which the chief has taken, are the best so far."""
-        best = self.cluster.is_chief and newest_is_best(read_metrics(self.run_dir))
+        best = self.cluster.is_chief and newest_is_best(
+            read_metrics(self.run_dir), best_step(self.checkpoints.folder)
+        )
         return self._over_workers(float(best)) > 0
 
     def _losses(self, done: int, means: Means) -> dict[str, float]:

@@ -77,6 +77,17 @@ def check_writable(folder: Path, flag: str) -> None:
         raise UserError(f"{flag} {folder}: {present} may not be written to; name another folder")
 
 
+def check_output(path: Path) -> None:
+    """For the file that --output names, before the work that fills it; changes nothing.
+
+    Raises:
+        UserError: if it is a folder, or its folder cannot be written to.
+    """
+    if path.is_dir():
+        raise UserError(f"--output {path}: is a folder; name a file")
+    check_writable(path.parent, "--output")
+
+
 def check_run_directory(run_dir: Path, config: Config, flag: str = "--run-dir") -> bool:
     """Whether ``run_dir`` holds a run with these settings; False if it is free for a new one.
 

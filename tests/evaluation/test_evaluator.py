@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +12,8 @@ import tensorflow as tf
 from PIL import Image
 from tensorflow import keras
 
-from cyclegan_tf.data import portraits
+from cyclegan_tf.data import pipeline, portraits
+from cyclegan_tf.data.damage import mend
 from cyclegan_tf.data.shards import Shards
 from cyclegan_tf.errors import UserError
 from cyclegan_tf.evaluation.evaluator import Evaluator
@@ -174,6 +177,24 @@ def test_baselines_are_the_untranslated_and_other_real_pictures(shards, network,
         assert real["kid_quarters"] < untranslated["kid_quarters"]
 
 
+def test_real_pictures_are_as_many_as_those_whose_place_they_take(tmp_path, network):
+    shards = pack_charts(tmp_path, trainA=12, trainB=12, testA=5, testB=9)
+
+    def seen(split: str, limit: int) -> np.ndarray:
+        images = np.stack([image for image, _ in pipeline.test_images(shards, split, SIZE, limit)])
+        return network.features(pipeline.to_pixels(images))
+
+    evaluator = Evaluator(shards, SIZE, network)
+    assert evaluator.real_counts() == {"B": 5, "A": 9}
+    real = evaluator.baselines()["real"]
+    for direction, target, count in (("ab", "B", 5), ("ba", "A", 9)):
+        expected = frechet_distance(seen(f"train{target}", count), seen(f"test{target}", -1))
+        assert real[direction]["fid_quarters"] == pytest.approx(expected, rel=1e-3)
+    few = Evaluator(with_shards_of(shards, "trainA", lambda row: ()), SIZE, network)
+    assert few.real_counts() == {"B": 5, "A": 0}
+    assert set(few.baselines()["real"]["ba"]) == {"checkerboard"}
+
+
 def test_fewer_pictures_are_the_first_ones(shards, network):
     few = Evaluator(shards, SIZE, network, max_images=5)
     assert few.protocol() == {
@@ -198,5 +219,21 @@ def test_too_few_pictures_are_refused(tmp_path, network):
 
 def test_pairs_with_other_names_are_refused(tmp_path):
     fewer = pack_charts(tmp_path, trainA=4, trainB=4, testA=4, testB=3)
-    with pytest.raises(UserError, match="testA and testB do not hold the same file names"):
+    with pytest.raises(UserError, match=r"--paired: .*: testB has no 3\.png, which testA has"):
         Evaluator(fewer, 16, None, paired=True)
+
+
+def test_a_mended_record_costs_the_demo_one_pair(shards, people, tmp_path):
+    shutil.copytree(shards.folder, tmp_path / "shards")
+    mended = replace(Shards.open(tmp_path / "shards"), mended=tmp_path / "mended")
+    path = mended.paths("testB")[0]
+    path.write_bytes(path.read_bytes()[:-9])  # the last record
+    assert len(mend(mended, 1)) == 1
+    a, b = (
+        images.astype(np.float32) / 127.5 - 1.0 for images in (people["testA"], people["testB"])
+    )
+    evaluator = Evaluator(mended, SIZE, None, paired=True)
+    scores = evaluator.evaluate(Generators(lookup(a, b), lookup(b, a)))
+    assert evaluator.protocol()["pairs"] == PEOPLE - 1
+    assert scores["ab"]["mae"] == scores["ba"]["mae"] == 0.0
+    assert evaluator.baselines()["untranslated"]["ab"]["mae"] > 1.0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -111,11 +113,20 @@ def test_inception_takes_its_weights_from_a_file(tmp_path, faces):
 
 
 @pytest.mark.parametrize("name", ["inceptionv3", "efficientnet-lite0"])
-def test_a_file_of_something_else_is_an_error(name, tmp_path):
-    path = tmp_path / "weights.h5"
+@pytest.mark.parametrize("file", ["weights.h5", "weights.keras"])
+def test_a_file_of_something_else_is_an_error(name, file, tmp_path):
+    path = tmp_path / file
     path.write_bytes(b"nothing of the kind")
-    with pytest.raises(UserError, match=r"weights\.h5: "):
+    with pytest.raises(UserError, match=f"{file}: "):
         load_feature_network(name, path)
+
+
+def test_weights_of_ones_own_are_named(tmp_path):
+    path = tmp_path / "mine.pth"
+    path.write_bytes(Path(WEIGHTS).read_bytes())
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert load_feature_network("efficientnet-lite0", path).weights == f"mine.pth ({digest[:8]})"
+    assert load_feature_network("efficientnet-lite0").weights == ""
 
 
 def test_weights_of_another_network_are_an_error(tmp_path):

@@ -66,6 +66,22 @@ def test_runs_on_other_pictures_bring_their_own_real_ones(runs, tmp_path):
     assert "real of run-1, step 2,000" in page.text
 
 
+def test_protocols_that_differ_are_named(tmp_path):
+    def page_of(*protocols: dict | None) -> str:
+        runs = []
+        for number, protocol in enumerate(protocols):
+            record = {"step": 500, "mae_ab": 28.0, **({"protocol": protocol} if protocol else {})}
+            runs.append(make_run(tmp_path / f"run-{number}", [record]))
+        return Page(write_comparison(runs, tmp_path / "c.html")).text
+
+    demo = {"data": "demo (1234)", "pictures": "5 of testA"}
+    text = page_of(demo, None, {**demo, "pictures": "9 of testA"})
+    assert "Scores of these runs do not compare: they differ in pictures." in text
+    assert "data demo (1234) demo (1234) pictures 5 of testA 9 of testA" in text
+    assert "do not compare" not in page_of(demo, None, demo)
+    assert "scored with" not in page_of(None, None)
+
+
 def test_page_is_self_contained_and_names_are_no_html(runs, tmp_path):
     one, other = runs(2)
     bad = one.rename(tmp_path / "<script>alert(1)<script>")
@@ -92,6 +108,20 @@ def test_what_cannot_be_compared_is_refused(runs, tmp_path):
         with pytest.raises(UserError, match=words):
             write_comparison(folders, tmp_path / "c.html")
     assert not (tmp_path / "c.html").exists()
+
+
+def test_a_run_that_is_named_twice_is_the_one_in_the_message(runs):
+    one, other = runs(2)
+    with pytest.raises(UserError, match=f"^{other}: a run is named twice"):
+        write_comparison([one, other, other], one / "c.html")
+
+
+@pytest.mark.parametrize("output", [".", "", "run-0"])
+def test_a_folder_is_no_file_to_write(output, runs, tmp_path, monkeypatch):
+    one, other = (str(folder) for folder in runs(2))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"^--output .*: is a folder; name a file"):
+        command.main([one, other, "--output", output])
 
 
 def test_the_command(runs, tmp_path, capsys, monkeypatch):

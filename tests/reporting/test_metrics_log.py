@@ -13,7 +13,16 @@ import tensorflow as tf
 from PIL import Image
 
 from cyclegan_tf.errors import UserError
-from cyclegan_tf.reporting.metrics import MetricsLog, group_of, read_metrics, split_name
+from cyclegan_tf.reporting.metrics import (
+    MetricsLog,
+    group_of,
+    list_protocols,
+    read_metrics,
+    split_name,
+)
+from cyclegan_tf.reporting.samples import save_samples
+
+KINDS = ("png", "jpg")  # of a sample: the grid and the strip
 
 
 def write_steps(run_dir: Path, done: int, *steps: int, value: float = 0.5) -> None:
@@ -94,6 +103,30 @@ def test_resumed_run_takes_back_what_its_checkpoint_does_not_hold(tmp_path):
     write_steps(tmp_path, 30, 40)
     assert steps_of(tmp_path) == [10, 20, 30, 40]
     assert (tmp_path / "metrics.jsonl").read_bytes().startswith(kept)
+
+
+def test_samples_of_lost_steps_are_deleted(tmp_path, make_samples):
+    for step in (0, 10, 20):
+        save_samples(tmp_path, step, make_samples())
+    (tmp_path / "samples" / "step-0000020-mine.png").write_bytes(b"kept")
+    write_steps(tmp_path, 10, 20)
+    left = sorted(path.name for path in (tmp_path / "samples").rglob("step-*"))
+    ours = [f"step-{n:07d}-{way}.{end}" for n in (0, 10) for way in ("ab", "ba") for end in KINDS]
+    assert left == sorted([*ours, "step-0000020-mine.png"])
+
+
+def test_a_protocol_is_logged_when_it_is_another(tmp_path):
+    def score(done: int, *scored: tuple[int, dict | None]) -> None:
+        with MetricsLog(tmp_path, done) as log:
+            for step, protocol in scored:
+                log.write(step, {"mae_ab": 30.0}, protocol)
+
+    few, all_of_them = {"data": "no text: \udcff", "pairs": 5}, {"data": "demo", "pairs": 9}
+    score(0, (10, few), (20, few), (25, None), (30, all_of_them))
+    assert list_protocols(read_metrics(tmp_path)) == [(10, few), (30, all_of_them)]
+    score(20, (30, few), (40, all_of_them))  # The one of step 30 was taken back.
+    assert list_protocols(read_metrics(tmp_path)) == [(10, few), (40, all_of_them)]
+    assert steps_of(tmp_path) == [10, 20, 30, 40]
 
 
 def test_warning_is_taken_back_too(tmp_path):

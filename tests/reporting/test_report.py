@@ -255,6 +255,20 @@ def test_a_check_that_warns_again_is_shown_once(tmp_path):
     assert "collapse 0.3" not in page.text
 
 
+def test_scores_stand_under_what_they_depend_on(tmp_path):
+    records = [
+        {"step": 500, "mae_ab": 28.0, "protocol": {"data": "demo (1234)", "pairs": 5}},
+        {"step": 1000, "mae_ab": 27.0},
+    ]
+    assert (
+        "Scores data: demo (1234); pairs: 5 MAE"
+        in Page(write_report(make_run(tmp_path, records))).text
+    )
+    records.append({"step": 1500, "mae_ab": 26.0, "protocol": {"data": "<b>\udcff", "pairs": 4}})
+    text = Page(write_report(make_run(tmp_path, records))).text
+    assert "From step 500 on: data: demo (1234); pairs: 5 From step 1,500 on: data: <b>" in text
+
+
 def test_scores_and_health_have_charts_under_their_names(tmp_path):
     records = [
         {

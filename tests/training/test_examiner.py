@@ -25,17 +25,17 @@ def test_the_error_to_the_truth_goes_before_kid():
     assert criterion({**scored(mae=30), "mae_ba": None}) is None  # was not finite
 
 
-def test_the_best_is_lower_than_all_before():
-    records = [scored(mae=30), {"step": 2}, scored(mae=28)]
-    assert newest_is_best(records[:1])
-    assert newest_is_best(records)
-    assert not newest_is_best([*records, scored(mae=29)])
-    assert not newest_is_best([*records, scored(mae=28)])
-    assert not newest_is_best([{"step": 1}])
-    assert newest_is_best([*records, scored(mae=29), scored(mae=27)])
-    unscored = {**scored(mae=1), "mae_ba": None}  # was not finite
-    assert not newest_is_best([*records, unscored])
-    assert newest_is_best([scored(mae=30), unscored, scored(mae=28)])
+def test_the_best_is_lower_than_what_is_kept():
+    records = [scored(mae=28), {"step": 2}]
+    assert newest_is_best(records, None)
+    for mae, is_best in ((27, True), (28, False), (29, False)):
+        newest = {**scored(mae=mae), "step": 3}
+        assert newest_is_best([*records, newest], 1) is is_best
+        assert newest_is_best([*records, newest], None)  # The best checkpoint is not there.
+    assert not newest_is_best([{"step": 1}], None)
+    unscored = {**scored(mae=1), "mae_ba": None, "step": 3}  # was not finite
+    assert not newest_is_best([*records, unscored], 1)
+    assert not newest_is_best([*records, unscored], None)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,9 @@ import pytest
 import tensorflow as tf
 
 from cyclegan_tf.errors import UserError
+from cyclegan_tf.models.generator import build_generator
 from cyclegan_tf.models.layers import Dropout
+from cyclegan_tf.training import checkpoints
 from cyclegan_tf.training.checkpoints import (
     FOLDER,
     Checkpoints,
@@ -349,6 +351,25 @@ def test_load_generators_are_those_to_show(
         assert model.input_shape[1] == size
         for weight, expected in zip(model.get_weights(), right.get_weights()):
             np.testing.assert_array_equal(weight, expected)
+
+
+def test_generators_are_of_one_checkpoint_while_the_run_goes_on(
+    state, tiny_config, monkeypatch, tmp_path
+):
+    save_twice(state, tmp_path)
+    right = [model.get_weights() for model in state.shown_generators()]
+
+    def build_while_it_trains(*args, **options):
+        for weight in state.generator_variables():
+            weight.assign(2.0 * weight)
+        state.step.assign_add(10)
+        Checkpoints(state, tmp_path, 3).save()
+        return build_generator(*args, **options)
+
+    monkeypatch.setattr(checkpoints, "build_generator", build_while_it_trains)
+    for model, weights in zip(load_generators(tmp_path, tiny_config()), right):
+        for found, expected in zip(model.get_weights(), weights):
+            np.testing.assert_array_equal(found, expected)
 
 
 def test_load_generators_names_a_run_without_checkpoints(tiny_config, tmp_path):
