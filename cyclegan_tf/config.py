@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 from cyclegan_tf.errors import UserError
 
 _LARGEST = sys.float_info.max
-_LARGEST_INT = 2**31 - 1  # more than any count here can mean, and all that TensorFlow's ints hold
+LARGEST_INT = 2**31 - 1  # more than any count here can mean, and all that TensorFlow's ints hold
 STRIDE = 4  # At most two stride-2 convolutions lie before the generator's residual blocks.
 FEATURE_NETWORKS = ("inceptionv3", "efficientnet-lite0")
 LEAST_EVALUATED = 4  # pictures of a domain, for FID and KID
@@ -670,7 +670,7 @@ def _check_value(flat: str, value: Any, field: dataclasses.Field) -> None:
         raise UserError(f"{flag(flat)} {value}: must be one of {', '.join(rules['choices'])}")
     if rules["low"] is not None and value < rules["low"]:
         raise UserError(f"{flag(flat)} {value}: must be at least {_number(rules['low'])}")
-    high = _LARGEST_INT if rules["high"] is None and expected is int else rules["high"]
+    high = LARGEST_INT if rules["high"] is None and expected is int else rules["high"]
     if high is not None and value > high:
         raise UserError(f"{flag(flat)} {value}: must be at most {_number(high)}")
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cyclegan_tf.config import FEATURE_NETWORKS, LEAST_EVALUATED, Config
+from cyclegan_tf.config import FEATURE_NETWORKS, LARGEST_INT, LEAST_EVALUATED, Config
 from cyclegan_tf.data.shards import MENDED, Shards
 from cyclegan_tf.environment import start_tensorflow
 from cyclegan_tf.errors import UserError, run_command
@@ -26,9 +26,10 @@ from cyclegan_tf.training.run_directory import check_output
 def main(argv: list[str] | None = None) -> int:
     """Runs the command."""
     arguments = _parser().parse_args(argv)
-    if arguments.max_images and arguments.max_images < LEAST_EVALUATED:
+    if arguments.max_images and not LEAST_EVALUATED <= arguments.max_images <= LARGEST_INT:
         raise UserError(
-            f"--max-images {arguments.max_images}: must be 0 (all) or at least {LEAST_EVALUATED}"
+            f"--max-images {arguments.max_images}: must be 0 (all) or from {LEAST_EVALUATED} "
+            f"to {LARGEST_INT}"
         )
     config = Config.load(arguments.run_dir)
     if arguments.output:

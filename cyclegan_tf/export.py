@@ -8,8 +8,10 @@ LiteRT runtime; one that is too far from Keras is not written.
 from __future__ import annotations
 
 import argparse
+from importlib import metadata
 from pathlib import Path
 
+from cyclegan_tf.config import flag
 from cyclegan_tf.environment import start_tensorflow
 from cyclegan_tf.errors import UserError, run_command
 from cyclegan_tf.flags import Parser
@@ -18,6 +20,16 @@ _FORMATS = ("saved_model", "tflite", "pytorch")
 _DIRECTIONS = {"all": None, "ab": ("ab",), "ba": ("ba",), "both": ("ab", "ba")}
 _QUANTIZATIONS = ("none", "float16", "dynamic", "int8")
 _IO = ("uint8", "float32")
+# Flags of the format tflite, and what they are called in TfliteOptions.
+_OF_TFLITE = {
+    "quantize": "quantizations",
+    "io": "is_uint8",
+    "image_size": "image_size",
+    "data": "data",
+    "seed": "seed",
+    "model_version": "version",
+    "license": "license",
+}
 _THREADS = (1, 2)
 _COLUMNS = ("file", "MB", "max diff", "mean diff", "SSIM", "1 thread", "2 threads", "peak memory")
 
@@ -25,6 +37,9 @@ _COLUMNS = ("file", "MB", "max diff", "mean diff", "SSIM", "1 thread", "2 thread
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; the exit status is 1 if a file was refused."""
     arguments = _parser().parse_args(argv)
+    for name in _OF_TFLITE:
+        if arguments.format != "tflite" and name in arguments:
+            raise UserError(f"{flag(name)}: is for --format tflite, not {arguments.format}")
     start_tensorflow()
     output = arguments.output or Path("saved_models") / arguments.run_dir.resolve().name
     export = {
@@ -38,6 +53,7 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m cyclegan_tf.export", description=__doc__)
     parser.add_argument("--run-dir", type=Path, required=True, help="the training run")
+    parser.set_defaults(format="saved_model", direction="all")
     _add_choice(parser, "--format", _FORMATS, "saved_model", "what to write")
     _add_choice(
         parser, "--direction", tuple(_DIRECTIONS), "all", "which generators; all: those it holds"
@@ -45,13 +61,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output", type=Path, help="the folder to write to (default: saved_models/NAME OF THE RUN)"
     )
-    group = parser.add_argument_group("tflite")
+    group = parser.add_argument_group("tflite", argument_default=argparse.SUPPRESS)
     _add_choice(group, "--quantize", _QUANTIZATIONS, "none", "one or several", nargs="+")
     _add_choice(group, "--io", _IO, "uint8", "pixels, or float32 in [-1, 1]")
     group.add_argument("--image-size", type=int, help="side of the pictures (default: the run's)")
     group.add_argument("--data", help="pictures for calibration and test (default: the run's)")
-    group.add_argument("--seed", type=int, default=0, help="chooses these pictures (default: 0)")
-    group.add_argument("--model-version", default="1", help="for the metadata (default: 1)")
+    group.add_argument("--seed", type=int, help="chooses these pictures (default: 0)")
+    group.add_argument("--model-version", help="for the metadata (default: 1)")
     group.add_argument("--license", help="of the model, for the metadata")
     return parser
 
@@ -67,7 +83,6 @@ def _add_choice(parser, flag: str, allowed: tuple[str, ...], default: str, text:
     parser.add_argument(
         flag,
         type=parse,
-        default=[default] if "nargs" in kwargs else default,
         metavar="|".join(allowed),
         help=f"{text} (default: {default})",
         **kwargs,
@@ -83,7 +98,7 @@ def _export_saved_models(arguments: argparse.Namespace, output: Path) -> int:
         print(version)
     if not serving_files.has_warmup(versions[0]):
         # Alone, pip would take the newest, and with it another TensorFlow.
-        install = "pip install -r requirements.txt tensorflow-serving-api"
+        install = f"pip install tensorflow=={metadata.version('tensorflow')} tensorflow-serving-api"
         print(f"Without warm-up requests: they need {install}")
     print(f"How to serve them: {output / 'README.md'}")
     return 0
@@ -122,15 +137,12 @@ def _export_tflite(arguments: argparse.Namespace, output: Path) -> int:
 def _tflite_options(arguments: argparse.Namespace):
     from cyclegan_tf.exporting.tflite import TfliteOptions
 
-    return TfliteOptions(
-        quantizations=arguments.quantize,
-        is_uint8=arguments.io == "uint8",
-        image_size=arguments.image_size,
-        data=arguments.data,
-        seed=arguments.seed,
-        version=arguments.model_version,
-        license=arguments.license or TfliteOptions.license,
-    )
+    given = {
+        field: getattr(arguments, name) for name, field in _OF_TFLITE.items() if name in arguments
+    }
+    if "is_uint8" in given:
+        given["is_uint8"] = given["is_uint8"] == "uint8"
+    return TfliteOptions(**given)
 
 
 def _row(export, speeds) -> tuple[str, ...]:

@@ -126,12 +126,14 @@ def train(config: Config, run_dir: Path, export_dir: Path) -> int:
     Raises:
         UserError: for anything the user can mend; nothing is half-written then.
     """
+    from cyclegan_tf.exporting.serving_files import check_guides
     from cyclegan_tf.training.run_directory import check_writable, claimed
 
     prepare_environment(in_halves=config.has_halves())
     if not Cluster.from_environment().is_chief:
         return _train_as_worker(config, run_dir)
     check_writable(export_dir, "--export-dir")
+    check_guides(export_dir, "--export-dir")
     with claimed(run_dir):
         return _train(config, run_dir, export_dir)
 

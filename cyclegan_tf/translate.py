@@ -111,7 +111,7 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--overwrite", action="store_true", help="replace results that are there")
     flags.add_argument(
         "--smooth",
-        type=float,
+        type=_share,
         nargs="?",
         const=_SMOOTH,
         default=0.0,
@@ -123,6 +123,15 @@ def parser() -> argparse.ArgumentParser:
         "--batch-size", type=int, default=8, help="pictures or frames at once (default: 8)"
     )
     return flags
+
+
+def _share(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UserError(
+            f"--smooth {text}: must be a number from 0 to 0.95; without one, give the files first"
+        ) from None
 
 
 def _size(text: str) -> int | None:

@@ -231,7 +231,7 @@ def test_an_import_is_scored_on_pictures_that_are_named(tmp_path, tiny_config, r
 
 def test_errors_are_one_line(refused, run_dir, tmp_path):
     assert "no run there" in refused("--run-dir", tmp_path)
-    assert "--max-images 3: must be 0 (all) or at least 4" in refused(
+    assert "--max-images 3: must be 0 (all) or from 4 to " in refused(
         "--run-dir", run_dir, "--max-images", 3
     )
     assert "--weights" in refused("--run-dir", run_dir, "--weights", "newest")

@@ -118,7 +118,7 @@ def test_flags_reach_the_options(command, exported):
     assert command("--run-dir", "runs/x", "--format", "tflite", *flags)[0] == 0
     (asked,) = exported
     assert asked[:3] == (Path("runs/x"), Path("saved_models/x"), ("ab",))
-    assert asked[3] == TfliteOptions(["none"], False, 32, "d", 3, "2", "MIT")
+    assert asked[3] == TfliteOptions(("none",), False, 32, "d", 3, "2", "MIT")
 
 
 @pytest.mark.parametrize(
@@ -129,6 +129,8 @@ def test_flags_reach_the_options(command, exported):
         (["--quantize", "none", "int4"], "--quantize int4: must be one of none, float16"),
         (["--io", "bytes"], "--io bytes: must be one of uint8, float32"),
         (["--run-dir", "/nowhere"], "--run-dir /nowhere: no run there"),
+        (["--quantize", "int8"], "--quantize: is for --format tflite, not saved_model"),
+        (["--license", ""], "--license: is for --format tflite, not saved_model"),
     ],
 )
 def test_wrong_flags_are_one_line(command, flags, message):

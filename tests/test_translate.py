@@ -251,6 +251,7 @@ def test_a_folder_that_cannot_be_read_has_failed(command, folder, tmp_path, monk
     [
         (["--size", "7"], "--size 7: must be keep or a number of pixels from 8 to 16384"),
         (["--smooth", "1"], "--smooth 1.0: must be from 0 to 0.95"),
+        (["--smooth", "a.mp4"], "--smooth a.mp4: must be a number from 0 to 0.95; without one, "),
         (["--batch-size", "0"], "--batch-size 0: must be at least 1"),
         (["--model", "m"], "not allowed with argument"),
         (["nowhere.png"], "nowhere.png: no such file or folder, and no pattern"),

@@ -78,6 +78,8 @@ def build(
     _check_number("--shards", shards, 1, MAX_SHARDS)
     _check_number("--max-side", max_side, MIN_SIDE, 1_000_000)
     _check_number("--workers", workers, 1, 1_000)
+    if runner_args and runner is None:
+        raise UserError(f"--runner-args {runner_args}: is for --runner, which is not given")
     workers = workers or os.cpu_count() or 1
     opened = open_source(source, flag=flag, workers=workers, quiet=quiet)
     output = Path(output)
@@ -437,7 +439,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--runner",
         metavar="NAME",
-        help="hand the work to Apache Beam (pip install 'cyclegan_tf[beam]'): DirectRunner,"
+        help="hand the work to Apache Beam (pip install apache-beam): DirectRunner,"
         " DataflowRunner, FlinkRunner, SparkRunner; the shards come out the same",
     )
     parser.add_argument(

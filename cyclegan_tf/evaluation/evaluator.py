@@ -85,7 +85,8 @@ class Evaluator:
         if count < least:
             raise UserError(
                 f"{self.shards.manifest.source}: {count} test picture(s) of {domain} to evaluate; "
-                f"at least {least} are needed in test{domain}"
+                f"at least {least} are needed in test{domain}: put more there, or name others with "
+                "--data"
             )
         return count
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cyclegan_tf.errors import UserError
-from cyclegan_tf.reporting.files import write_atomically
+from cyclegan_tf.exporting.pictures import unfinished_file
 
 _WARMUP = Path("assets.extra") / "tf_serving_warmup_requests"
 _MODEL = """\
@@ -22,7 +22,7 @@ _README = """\
 
 {directions}Each holds numbered versions; the server serves the newest.
 
-Start the server:
+Start the server, in this folder:
 
     docker run --rm -p 8500:8500 -p 8501:8501 -v "$PWD:/models/{name}:ro" \\
       tensorflow/serving --model_config_file=/models/{name}/models.config
@@ -68,7 +68,7 @@ Without a server, in Python:
 
     import tensorflow as tf
 
-    translate = tf.saved_model.load("{direction}/1")
+    translate = tf.saved_model.load("{direction}/{version}")
     images = translate(photos)  # uint8 [batch, height, width, 3]
 """
 # What the guides of any export of ours look like.
@@ -106,7 +106,7 @@ def write_guides(output: Path, directions: Sequence[str]) -> None:
 
     Args:
         output: the folder that is served; its name becomes part of the models' names.
-        directions: which of "ab" and "ba" are there.
+        directions: which of "ab" and "ba" are there, with a version or more.
     """
     name = model_name(output)
     blocks = [
@@ -123,10 +123,12 @@ def write_guides(output: Path, directions: Sequence[str]) -> None:
         name=name,
         model=f"{name}_{directions[0]}",
         direction=directions[0],
+        version=versions(output / directions[0])[-1].name,
         directions="".join(lines) + "\n",
     )
-    write_atomically(output / "models.config", config.encode())
-    write_atomically(output / "README.md", readme.encode())
+    for file, text in (("models.config", config), ("README.md", readme)):
+        with unfinished_file(output / file) as unfinished:
+            unfinished.write_text(text, encoding="utf-8")
 
 
 def versions(folder: Path) -> list[Path]:

@@ -54,7 +54,7 @@ class TfliteOptions:
     data: str | None = None
     seed: int = 0
     version: str = "1"
-    license: str = "code: Apache-2.0; weights: as the training pictures allow"
+    license: str = "as the training pictures allow"
 
     def file_name(self, direction: str, size: int, quantize: str) -> str:
         """For example ab_256_float16.tflite."""
@@ -124,7 +124,7 @@ def export_tflite(
     """
     interpreter_class()  # Without the runtime, all would be converted in vain.
     config = Config.load(run_dir)
-    size = options.image_size or config.data.image_size
+    size = config.data.image_size if options.image_size is None else options.image_size
     _check_size(size)
     if options.seed < 0:
         raise UserError(f"--seed {options.seed}: must be at least 0")
