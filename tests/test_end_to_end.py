@@ -123,7 +123,7 @@ def finished(project) -> subprocess.CompletedProcess:
 def test_the_command_says_what_it_does_and_what_came_of_it(finished, project):
     printed = finished.stdout
     assert "selfie2anime-v1 on " in printed
-    assert f"5 + 5 pictures at 16 px, {STEPS} steps of 2, 2 replica(s), " in printed
+    assert f"5 + 5 pictures at 16 px, {STEPS} steps of 2, 2 replica(s) on CPU, " in printed
     for words in (
         f"Done: {STEPS} steps.",
         "A to B, against the true test portraits: mean absolute error ",
