@@ -31,7 +31,7 @@ from cyclegan_tf.data.portraits import draw, sample_portrait
 from cyclegan_tf.exporting.saved_model import export_saved_models
 from cyclegan_tf.exporting.tflite import convert
 from cyclegan_tf.exporting.translator import Translator, load
-from cyclegan_tf.training.checkpoints import load_generator
+from cyclegan_tf.training.checkpoints import load_generators
 
 _BATCHES = (1, 8)
 
@@ -74,7 +74,7 @@ def _draw_pictures(folder: Path, count: int, size: int) -> Path:
 def _models(run_dir: Path, folder: Path, size: int) -> dict[str, Translator]:
     """The same generator as run, SavedModel and .tflite file."""
     export_saved_models(run_dir, folder / "served", ["ab"])
-    generator = load_generator(run_dir, Config.load(run_dir), "ab", size)
+    generator = load_generators(run_dir, Config.load(run_dir), ["ab"], size).ab
     (folder / "ab.tflite").write_bytes(convert(generator, size, "none", is_uint8=True))
     return {
         "run directory": load(run_dir, "ab"),

@@ -49,6 +49,7 @@ def build(
     flag: str = "--input",
     runner: str | None = None,
     runner_args: str = "",
+    opened: Source | None = None,
 ) -> Manifest:
     """Packs ``source`` into TFRecord shards in the folder ``output``.
 
@@ -67,6 +68,8 @@ def build(
         flag: The flag that ``source`` was given with, for messages.
         runner: The Apache Beam runner that does the work, e.g. "DirectRunner"; None for threads.
         runner_args: Further flags for Beam, as one would type them.
+        opened: What ``open_source`` made of ``source``, where it was opened already: a folder's
+            images are read once for each.
 
     Returns:
         The manifest, as saved in ``output``.
@@ -81,7 +84,7 @@ def build(
     if runner_args and runner is None:
         raise UserError(f"--runner-args {runner_args}: is for --runner, which is not given")
     workers = workers or os.cpu_count() or 1
-    opened = open_source(source, flag=flag, workers=workers, quiet=quiet)
+    opened = opened or open_source(source, flag=flag, workers=workers, quiet=quiet)
     output = Path(output)
     _refuse_inside_source(output, source)
     with _claimed(output, quiet):
@@ -115,15 +118,6 @@ def build(
         if not quiet:
             print(_summary(output, built, report, did))
         return built
-
-
-def fingerprint(source: str, *, flag: str = "--input") -> str:
-    """Returns a hash of the content of ``source``: equal images and names give equal hashes.
-
-    Raises:
-        UserError: If there is no such source.
-    """
-    return open_source(source, flag=flag, workers=os.cpu_count() or 1).fingerprint()
 
 
 def plan_shards(items: list[Item], shards: int | None = None) -> dict[str, list[Item]]:

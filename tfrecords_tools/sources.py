@@ -60,7 +60,10 @@ class Source(Protocol):
     paired: bool
 
     def fingerprint(self) -> str:
-        """Returns a hash of the content, without drawing or downloading anything."""
+        """Returns a hash of the content, without drawing or downloading anything.
+
+        Equal images of equal names give equal hashes.
+        """
 
     def items(self) -> list[Item]:
         """Returns everything there is to pack; may draw or download it first."""

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from cyclegan_tf.data.shards import Shards
 from cyclegan_tf.errors import UserError
-from tfrecords_tools.build import build, fingerprint
+from tfrecords_tools.build import build
 from tfrecords_tools.manifest import FILE_NAME, VERSION
 from tfrecords_tools.paths import is_remote
+from tfrecords_tools.sources import open_source
 
 _MIN_PICTURES = 2
 _CACHE = "CYCLEGAN_TF_CACHE"
@@ -66,7 +67,8 @@ def cache_folder() -> Path:
 
 
 def _packed(data: str) -> Path:
-    content = fingerprint(data, flag="--data")
+    source = open_source(data, flag="--data", workers=os.cpu_count() or 1, quiet=False)
+    content = source.fingerprint()
     name = re.sub(r"[^A-Za-z0-9]+", "-", Path(data).name).strip("-") or "data"
     folder = cache_folder() / f"{name}-{content[:16]}-{VERSION}"
     try:
@@ -75,5 +77,5 @@ def _packed(data: str) -> Path:
         raise UserError(
             f"{folder.parent}: cannot be made ({error.strerror}); name another folder in {_CACHE}"
         ) from None
-    build(data, folder, flag="--data")
+    build(data, folder, flag="--data", opened=source)
     return folder

@@ -19,11 +19,13 @@ from cyclegan_tf.config import Config, flag
 from cyclegan_tf.errors import UserError
 from cyclegan_tf.exporting.pictures import reason_of, unfinished_file
 from cyclegan_tf.models.generator import build_generator
+from cyclegan_tf.models.networks import present
 from cyclegan_tf.torch_file import read_tensors
 from cyclegan_tf.training.checkpoints import (
-    load_generator,
+    find_checkpoint,
+    generators_of,
+    load_generators,
     save_generators,
-    saved_directions,
 )
 from cyclegan_tf.training.run_directory import check_run_directory, create_run_directory
 
@@ -162,10 +164,10 @@ def import_pytorch(path: Path, run_dir: Path, direction: str, image_size: int, d
     generator = build_generator(config, name=f"generator_{direction}")
     set_weights(generator, layout, tensors)
     resumed = check_run_directory(run_dir, config, "--output")
-    present = saved_directions(run_dir, config) if resumed else ()
-    if direction in present:
+    found = find_checkpoint(run_dir) if resumed else None
+    others = present(generators_of(found, config)) if found else {}
+    if direction in others:
         raise UserError(f"--output {run_dir}: holds a generator for {direction} already")
-    others = {name: load_generator(run_dir, config, name) for name in present}
     if not resumed:
         create_run_directory(run_dir, config)
     save_generators(run_dir, {direction: generator, **others})
@@ -245,8 +247,8 @@ def export_pytorch(
     _check_exportable(config)
     torch = _import_torch()
     paths = []
-    for direction in directions or saved_directions(run_dir, config):
-        tensors = state_dict(load_generator(run_dir, config, direction), config)
+    for direction, generator in present(load_generators(run_dir, config, directions)).items():
+        tensors = state_dict(generator, config)
         path = Path(output) / FILE_NAMES[direction]
         try:
             with unfinished_file(path) as unfinished:

@@ -16,8 +16,8 @@ from cyclegan_tf.errors import UserError
 from cyclegan_tf.exporting import serving_files
 from cyclegan_tf.locking import locked
 from cyclegan_tf.models.layers import trainable_variables
-from cyclegan_tf.models.networks import DIRECTIONS
-from cyclegan_tf.training.checkpoints import load_generator, saved_directions
+from cyclegan_tf.models.networks import DIRECTIONS, present
+from cyclegan_tf.training.checkpoints import load_generators
 
 # A file's header can promise any size, so it is read before anything is decoded.
 MAX_PIXELS = 4096 * 4096
@@ -40,7 +40,7 @@ def export_saved_models(
         directions: "ab", "ba" or both; None for all that the run holds.
 
     Returns:
-        The folders of the new versions, in the order of ``directions``.
+        The folders of the new versions, A to B first.
 
     Raises:
         UserError: if the run has no readable checkpoint, or ``output`` cannot be written or holds
@@ -48,15 +48,14 @@ def export_saved_models(
     """
     serving_files.check_guides(Path(output), "--output")
     config = Config.load(run_dir)
-    directions = directions or saved_directions(run_dir, config) or DIRECTIONS
-    generators = {name: load_generator(run_dir, config, name) for name in directions}
+    generators = present(load_generators(run_dir, config, directions))
     try:
         versions = [
             _save_version(generator, config, Path(output) / direction)
             for direction, generator in generators.items()
         ]
-        present = [name for name in DIRECTIONS if serving_files.versions(Path(output) / name)]
-        serving_files.write_guides(Path(output), present)
+        served = [name for name in DIRECTIONS if serving_files.versions(Path(output) / name)]
+        serving_files.write_guides(Path(output), served)
     except (OSError, tf.errors.OpError) as error:  # TensorFlow has errors of its own for a disk.
         reason = getattr(error, "strerror", None) or getattr(error, "message", error)
         raise UserError(f"--output {output}: cannot be written ({reason})") from error

@@ -20,8 +20,8 @@ from cyclegan_tf.exporting.pictures import unfinished_file
 from cyclegan_tf.exporting.quiet import quiet_stderr
 from cyclegan_tf.exporting.tflite_metadata import Description, add_metadata
 from cyclegan_tf.models.layers import trainable_variables
-from cyclegan_tf.models.networks import DIRECTIONS
-from cyclegan_tf.training.checkpoints import load_generator, saved_directions
+from cyclegan_tf.models.networks import present
+from cyclegan_tf.training.checkpoints import load_generators
 from tfrecords_tools.schema import parse_example
 
 QUANTIZATIONS = ("none", "float16", "dynamic", "int8")
@@ -116,7 +116,7 @@ def export_tflite(
         options: what kinds of files.
 
     Returns:
-        One export per quantization and direction, in that order.
+        One export per quantization and direction, in that order, A to B first.
 
     Raises:
         UserError: if the run, its data or an option does not allow it, or ``output`` cannot be
@@ -129,8 +129,7 @@ def export_tflite(
     if options.seed < 0:
         raise UserError(f"--seed {options.seed}: must be at least 0")
     shards = open_data(options.data or config.data.data)
-    directions = directions or saved_directions(run_dir, config) or DIRECTIONS
-    generators = {name: load_generator(run_dir, config, name, size) for name in directions}
+    generators = present(load_generators(run_dir, config, directions, size))
     exporter = _Exporter(config, shards, size, Path(output), options)
     return [
         exporter.export(generator, direction, quantize)

@@ -155,11 +155,14 @@ def _saved_models(path: Path) -> list[Path]:
 
 def _from_run(run_dir: Path, direction: str | None) -> Translator:
     from cyclegan_tf.exporting.saved_model import ServingModule
-    from cyclegan_tf.training.checkpoints import load_generator, saved_directions
+    from cyclegan_tf.models.networks import present
+    from cyclegan_tf.training.checkpoints import directions_of, find_weights, generators_of
 
     config = Config.load(run_dir)
-    direction = direction or next(iter(saved_directions(run_dir, config)), "ab")
-    module = ServingModule(load_generator(run_dir, config, direction))
+    found = find_weights(run_dir, config)
+    directions = (direction,) if direction else directions_of(found, config)[:1]
+    (generator,) = present(generators_of(found, config, directions)).values()
+    module = ServingModule(generator)
     return Translator(lambda images: module(images).numpy())
 
 

@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -221,42 +221,19 @@ def best_step(folder: Path) -> int | None:
 
 
 def load_generators(
-    run_dir: Path, config: Config, image_size: int | None = None, weights: str | None = None
-) -> Generators:
-    """The generators that a run's newest checkpoint holds; see ``load_generator``."""
-    return generators_of(find_weights(run_dir, config, weights), config, image_size, weights)
-
-
-def load_generator(
     run_dir: Path,
     config: Config,
-    direction: str,
+    directions: Sequence[str] | None = None,
     image_size: int | None = None,
     weights: str | None = None,
-) -> keras.Model:
-    """A generator of a run's newest checkpoint: the average where the run keeps one.
-
-    Args:
-        run_dir: the run directory.
-        config: its settings.
-        direction: "ab" or "ba".
-        image_size: side of the pictures; None for any height and width.
-        weights: "last" or "average" instead; or "best": the checkpoint that scored best while
-            training, the averages where the run keeps them.
-
-    Raises:
-        UserError: if there is no such checkpoint, it cannot be read, it has no such generator, or
-            the run keeps no averages.
-    """
-    found, kind = find_weights(run_dir, config, weights), _kind(config, weights)
-    present = _directions_in(found, kind)
-    if present and direction not in present:
-        raise UserError(f"--direction {direction}: {run_dir} holds only {present[0]}")
-    return _generator(found, config, kind, direction, image_size)
+) -> Generators:
+    """The generators of ``find_weights``; the rest as for ``generators_of``."""
+    found = find_weights(run_dir, config, weights)
+    return generators_of(found, config, directions, image_size, weights)
 
 
 def find_weights(run_dir: Path, config: Config, weights: str | None = None) -> Found:
-    """The checkpoint that ``load_generator`` takes: the best one for "best", else the newest one.
+    """The checkpoint that holds the weights asked for: the best one for "best", else the newest.
 
     A run that trains makes newer ones all the time, so what belongs together is to be loaded from
     one that was found once.
@@ -270,30 +247,50 @@ def find_weights(run_dir: Path, config: Config, weights: str | None = None) -> F
 
 
 def generators_of(
-    found: Found, config: Config, image_size: int | None = None, weights: str | None = None
+    found: Found,
+    config: Config,
+    directions: Sequence[str] | None = None,
+    image_size: int | None = None,
+    weights: str | None = None,
 ) -> Generators:
-    """The generators that a checkpoint holds; the rest as for ``load_generator``."""
-    kind = _kind(config, weights)
-    names = _directions_in(found, kind) or DIRECTIONS
+    """The generators that a checkpoint holds: their averages where the run keeps them.
+
+    Args:
+        found: the checkpoint.
+        config: the run's settings.
+        directions: "ab", "ba" or both; None for all that are there.
+        image_size: side of the pictures; None for any height and width.
+        weights: "last" for those that are trained, even where there are averages.
+
+    Raises:
+        UserError: if the checkpoint cannot be read, or has no such generator.
+    """
+    kind, held = _kind(config, weights), directions_of(found, config, weights)
+    for direction in directions or ():
+        if held and direction not in held:
+            run_dir = Path(found.path).parent.parent
+            raise UserError(f"--direction {direction}: {run_dir} holds only {held[0]}")
+    names = directions or held or DIRECTIONS
     made = {name: _generator(found, config, kind, name, image_size) for name in names}
     return Generators(made.get("ab"), made.get("ba"))
+
+
+def directions_of(found: Found, config: Config, weights: str | None = None) -> tuple[str, ...]:
+    """The directions whose generators a checkpoint holds.
+
+    A training saves both, or only A to B if it is one-sided; a run that was imported may have one.
+    """
+    try:
+        names = _reader(found.path).get_variable_to_shape_map()
+    except _UNREADABLE as error:
+        raise UserError(f"{found.path}: cannot be read ({_reason(error)})") from None
+    saved, kind = {name.split("/")[0] for name in names}, _kind(config, weights)
+    return tuple(name for name in DIRECTIONS if f"{kind}_{name}" in saved)
 
 
 def is_of_training(found: Found) -> bool:
     """Whether a checkpoint holds a training's state, not generators alone, as an import's does."""
     return _reader(found.path).has_tensor("step/.ATTRIBUTES/VARIABLE_VALUE")
-
-
-def saved_directions(run_dir: Path, config: Config) -> tuple[str, ...]:
-    """The directions whose generators a run's newest checkpoint holds; none without a checkpoint.
-
-    A training saves both, or only A to B if it is one-sided; a run that was imported may have one.
-
-    Raises:
-        UserError: if all checkpoints are damaged.
-    """
-    found = find_checkpoint(run_dir)
-    return _directions_in(found, _kind(config)) if found else ()
 
 
 def save_generators(run_dir: Path, generators: Mapping[str, keras.Model]) -> None:
@@ -363,15 +360,6 @@ def _generator(
     generator = build_generator(config, image_size=image_size, name=f"generator_{direction}")
     _load_models(found, {f"{kind}_{direction}": generator})
     return generator
-
-
-def _directions_in(found: Found, kind: str) -> tuple[str, ...]:
-    try:
-        names = _reader(found.path).get_variable_to_shape_map()
-    except _UNREADABLE as error:
-        raise UserError(f"{found.path}: cannot be read ({_reason(error)})") from None
-    saved = {name.split("/")[0] for name in names}
-    return tuple(name for name in DIRECTIONS if f"{kind}_{name}" in saved)
 
 
 def _write(checkpoint: tf.train.Checkpoint, folder: Path, step: int) -> None:

@@ -15,8 +15,8 @@ from tensorflow import keras
 from cyclegan_tf.config import Config
 from cyclegan_tf.errors import UserError
 from cyclegan_tf.models.discriminator import feature_extractor
-from cyclegan_tf.models.networks import Networks
-from cyclegan_tf.training.checkpoints import load_generator, save_generators, saved_directions
+from cyclegan_tf.models.networks import Networks, present
+from cyclegan_tf.training.checkpoints import find_checkpoint, generators_of, save_generators
 from cyclegan_tf.training.losses import absolute_difference
 from cyclegan_tf.training.run_directory import CONFIG_FILE, create_run_directory
 
@@ -46,8 +46,8 @@ def load_teacher(config: Config, run_dir: Path) -> Teacher | None:
     source = copied if (copied / CONFIG_FILE).exists() else Path(config.distillation.teacher)
     try:
         settings = Config.load(source)
-        directions = saved_directions(source, settings)
-        generators = {name: load_generator(source, settings, name) for name in directions}
+        found = find_checkpoint(source)
+        generators = present(generators_of(found, settings)) if found else {}
     except UserError as error:
         raise UserError(f"--teacher {source}: cannot be learned from ({error})") from None
     if not generators:

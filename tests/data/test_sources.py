@@ -59,6 +59,15 @@ def test_a_folder_is_packed_once(cache, pictures):
     assert [path.name for path in cache.iterdir()] == [shards.folder.name]
 
 
+def test_a_start_reads_each_picture_once(cache, pictures, monkeypatch):
+    open_data(str(pictures))
+    read, read_bytes = [], Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path) or read_bytes(path))
+    open_data(str(pictures))
+    found = sorted(path for path in read if pictures in path.parents)
+    assert found == sorted(path for path in pictures.rglob("*") if path.is_file())
+
+
 def test_the_packed_folder_is_named_after_the_pictures_folder(cache, pictures):
     assert open_data(str(pictures)).folder.name.startswith("pictures-")
 

@@ -19,7 +19,7 @@ from cyclegan_tf.errors import UserError
 from cyclegan_tf.exporting.pytorch import export_pytorch
 from cyclegan_tf.exporting.translator import load
 from cyclegan_tf.torch_file import read_tensors
-from cyclegan_tf.training.checkpoints import load_generator, saved_directions
+from cyclegan_tf.training.checkpoints import directions_of, find_checkpoint, load_generators
 from cyclegan_tf.training.run_directory import create_run_directory
 from tests.exporting.helpers import make_run, pixels
 
@@ -93,7 +93,7 @@ def pictures_of(network: nn.Module, images: np.ndarray) -> np.ndarray:
 
 def ours(run_dir, images: np.ndarray, direction: str = "ab") -> np.ndarray:
     """The same through a run's generator, operation by operation."""
-    generator = load_generator(run_dir, Config.load(run_dir), direction)
+    generator = getattr(load_generators(run_dir, Config.load(run_dir), [direction]), direction)
     return to_pixels(generator(to_range(images.astype(np.float32)), training=False)).numpy()
 
 
@@ -154,7 +154,8 @@ def test_both_directions_one_after_the_other(tmp_path):
     for number, (direction, network) in enumerate(networks.items()):
         torch.save(state_of(network), tmp_path / "net.pth")
         take(tmp_path / "net.pth", tmp_path / "run", "--direction", direction)
-        assert len(saved_directions(tmp_path / "run", Config.load(tmp_path / "run"))) == number + 1
+        found = find_checkpoint(tmp_path / "run")
+        assert len(directions_of(found, Config.load(tmp_path / "run"))) == number + 1
         if direction == "ba":
             assert close(load(tmp_path / "run").translate(images), pictures_of(network, images))
             with pytest.raises(UserError, match=r"--direction ab: .*run holds only ba"):

@@ -30,7 +30,7 @@ def models(run_dir, tmp_path_factory):
     for version in ("2", "10"):
         save_generator(load_generators(run_dir, config).ab, folder / "served" / "ab" / version)
     file = folder / "model.tflite"
-    file.write_bytes(convert(load_generators(run_dir, config, 16).ab, 16, "none", True))
+    file.write_bytes(convert(load_generators(run_dir, config, image_size=16).ab, 16, "none", True))
     return {"run": run_dir, "saved_model": folder / "served", "tflite": file}
 
 

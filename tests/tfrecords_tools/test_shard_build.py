@@ -15,10 +15,10 @@ from cyclegan_tf.errors import UserError
 from tests.tfrecords_tools.helpers import content, encoded, fill, picture, records
 from tfrecords_tools import build as build_module
 from tfrecords_tools import manifest as manifest_module
-from tfrecords_tools.build import build, fingerprint, main, plan_shards
+from tfrecords_tools.build import build, main, plan_shards
 from tfrecords_tools.manifest import Manifest
 from tfrecords_tools.schema import SPLITS
-from tfrecords_tools.sources import Item
+from tfrecords_tools.sources import Item, open_source
 from tfrecords_tools.verify import verify
 
 quiet_build = functools.partial(build, quiet=True)
@@ -57,7 +57,7 @@ def test_manifest(dataset, built):
         None,
         None,
     )
-    assert found.fingerprint == fingerprint(str(dataset))
+    assert found.fingerprint == open_source(str(dataset)).fingerprint()
     counts = {split: found.count(split) for split in SPLITS}
     assert counts == {"trainA": 12, "trainB": 9, "testA": 3, "testB": 2}
     assert {split: len(found.splits[split]) for split in SPLITS} == {

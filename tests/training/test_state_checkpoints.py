@@ -345,7 +345,7 @@ def test_load_generators_are_those_to_show(
     state = new_training(config, replicas).state
     scrambled(state)
     Checkpoints(state, tmp_path, 3).save()
-    loaded = load_generators(tmp_path, config, size)
+    loaded = load_generators(tmp_path, config, image_size=size)
     assert loaded._fields == state.shown_generators()._fields == ("ab", "ba")
     for model, right in zip(loaded, state.shown_generators()):
         assert model.input_shape[1] == size
