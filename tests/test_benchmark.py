@@ -1,4 +1,7 @@
-"""The command benchmark: every subject measured for real, on the smallest networks."""
+"""The command benchmark: every subject measured for real, on the smallest networks.
+
+That of the start, four trainings in processes of their own, only in the long form (-m slow).
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import pytest
 
 from cyclegan_tf import benchmark
 from cyclegan_tf.errors import UserError
+from tests.tiny import pack_charts
 
 TINY = {
     "preset": "paper",
@@ -42,6 +46,22 @@ def test_step_takes_turns_with_the_tutorial(tmp_path, capsys, monkeypatch):
 def test_memory_of_a_step_is_more_than_that_of_the_import(tmp_path, capsys):
     rows = measured("memory", tmp_path, capsys)
     assert 0.05 < rows["TensorFlow imported"][0] < rows["after two steps"][0] < 10
+
+
+@pytest.fixture
+def shards(tmp_path) -> str:
+    return str(pack_charts(tmp_path, trainA=3, trainB=3, testA=1, testB=1).folder)
+
+
+def test_data_beside_a_plain_loader(tmp_path, capsys, shards):
+    rows = measured("data", tmp_path, capsys, f"--data={shards}")
+    assert set(rows) == {"tf.data from shards", "Pillow + NumPy"}
+
+
+@pytest.mark.slow
+def test_start(tmp_path, capsys, shards):
+    rows = measured("start", tmp_path, capsys, f"--data={shards}")
+    assert {"first step, nothing packed", "first step, shards packed"} <= set(rows)
 
 
 def test_export(tmp_path, capsys):

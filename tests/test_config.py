@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from pathlib import Path
 
 import pytest
 
@@ -211,6 +212,26 @@ def test_what_has_no_part_in_what_is_learned_is_no_difference():
     paper = make_config("paper")
     other = paper.replace(data="moved", recompute=True, log_every=7, replicas=1, max_damaged=3)
     assert other.differences(paper) == []
+
+
+def test_only_what_the_guide_lists_may_change_in_a_run():
+    changeable = {name for _, name, field in all_settings() if field.metadata["changeable"]}
+    assert changeable == {
+        "data",
+        "max_damaged",
+        "replicas",
+        "max_nonfinite",
+        "recompute",
+        "steps_per_call",
+        "log_every",
+        "sample_every",
+        "checkpoint_every",
+        "keep_checkpoints",
+        "evaluate_feature_weights",
+    }
+    text = (Path(__file__).parent.parent / "docs" / "reliability.md").read_text(encoding="utf-8")
+    guide = text[text.index("- **Other settings**") : text.index("- **Too little memory**")]
+    assert [name for name in changeable if f"`{flag(name)}`" not in guide] == []
 
 
 def test_a_config_cannot_change():

@@ -36,7 +36,6 @@ from cyclegan_tf.reporting.progress import Progress
 from cyclegan_tf.train import main
 
 number, last = signal.Signals[sys.argv.pop(1)], int(sys.argv.pop(1))
-tf.config.experimental.enable_op_determinism()
 # Making a graph faster takes longer than running it a few times as it is.
 tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 update = Progress.update
@@ -67,6 +66,7 @@ SETTINGS = {
     "--sample-every": 5,
     "--checkpoint-every": 3,
     "--steps-per-call": 1,
+    "--deterministic": "true",
 }
 
 

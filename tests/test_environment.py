@@ -44,8 +44,9 @@ def test_what_the_user_has_set_stays(monkeypatch):
     assert ours() == ["7", "7", "7"]
 
 
-def test_cores_are_those_this_process_may_use():
-    assert environment._cores() >= 1
+def test_cores_are_those_this_process_may_use(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {3, 5, 7}, raising=False)
+    assert environment._cores() == 3
 
 
 STARTING = """

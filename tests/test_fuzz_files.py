@@ -104,21 +104,29 @@ def too_large(run: Path) -> bool:
     return any(flat[name] > limit for name, limit in LIMITS.items())
 
 
-def every_command(place: Path) -> None:
-    """All that read a run or shards, on those of the current folder."""
+def train_flags(place: Path) -> list[str]:
+    """Those with which the run of ``place`` goes on in the current folder."""
     config = Config.load(place / "run")
-    flags = [
+    given = {"preset": config.preset, "run_dir": "run", "export_dir": "m", **config.flat()}
+    del given["epochs"]  # which is not for a run of so many steps
+    return [
         word
-        for name, value in config.flat().items()
+        for name, value in given.items()
         for word in (f"--{name.replace('_', '-')}", str(value))
     ]
+
+
+def every_command(place: Path) -> None:
+    """All that read a run or shards, on those of the current folder; only training writes there."""
     run = Path("run")
-    quietly(train.main, "--preset", config.preset, "--run-dir", run, "--export-dir", "m", *flags)
+    quietly(train.main, *train_flags(place))
+    before = content(run), content(Path("shards"))
     if not too_large(run):
         photo = place / "photo.png"
         quietly(translate.main, "--run-dir", run, photo, "--output", "translated")
         quietly(export.main, "--run-dir", run, "--output", "exported")
     quietly(verify.main, "shards")
+    assert (content(run), content(Path("shards"))) == before
 
 
 @pytest.fixture
@@ -174,6 +182,14 @@ KINDS = {
         mutated_bytes,
     ),
 }
+
+
+def test_the_run_goes_on_where_nothing_is_damaged(place, short, tmp_path, monkeypatch):
+    """Else training could refuse its flags each time, and never come to the damaged file."""
+    for name in OWN:
+        shutil.copytree(place / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    assert train.main(train_flags(place)) == 0
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import pytest
 from cyclegan_tf.cluster import Cluster
 from cyclegan_tf.config import flag
 from cyclegan_tf.errors import UserError
-from tests.tiny import assert_same_state, pack_demo
+from tests.tiny import assert_same_state, pack_demo, saved_state
 
 ROOT = Path(__file__).parent.parent
 STEPS = 12
@@ -146,6 +146,13 @@ def test_two_workers_end_with_the_same_weights_and_the_chief_writes(whole):
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["step"] for line in lines] == list(range(2, STEPS + 1, 2))
     assert len(list((folder / "tensorboard").iterdir())) == 1
+    saved = saved_state(folder)
+    for domain in "ab":
+        own, others = (
+            saved[f"histories_{domain}/{worker}/images/.ATTRIBUTES/VARIABLE_VALUE"]
+            for worker in (0, 1)
+        )
+        assert own.any() and others.any() and (own != others).any()
 
 
 def test_without_a_history_the_chief_saves_as_well(data, tmp_path):

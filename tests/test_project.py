@@ -131,8 +131,29 @@ def test_the_readme_names_only_what_is_there():
     for module in modules:
         assert (ROOT / f"{module.replace('.', '/')}.py").exists(), module
     tree = text[text.index("## Where things are") :]
-    for name in re.findall(r"^ {4,6}(\w+(?:/|\.py))", tree, re.MULTILINE):
+    rows = re.findall(r"^ {4,6}(?=\w)(.*)$", tree, re.MULTILINE)
+    names = [name for row in rows for name in re.findall(r"(?<![\w/])\w+(?:/|\.py)(?=\s)", row)]
+    assert {"train.py", "presets.py", "data/", "tests/"} <= set(names)
+    for name in names:
         assert (ROOT / name).exists() or (ROOT / "cyclegan_tf" / name).exists(), name
+
+
+def test_files_that_are_no_code_are_installed_as_well():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    installed = {
+        path
+        for package, patterns in setup["options.package_data"].items()
+        for pattern in patterns.split()
+        for path in (ROOT / package.replace(".", "/")).glob(pattern)
+    }
+    found = {
+        path
+        for room in ("cyclegan_tf", "tfrecords_tools")
+        for path in (ROOT / room).rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc")
+    }
+    assert installed and found == installed
 
 
 def test_the_readme_names_every_preset():

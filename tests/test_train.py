@@ -101,6 +101,19 @@ def test_flags_become_settings(called):
     assert config == make_config("paper", epochs=50, batch_size=4)
 
 
+@pytest.mark.parametrize("asked", [False, True])
+def test_operations_are_deterministic_where_asked(
+    asked, data, tiny_config, workplace, monkeypatch, eager
+):
+    calls = []
+    monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: calls.append(1))
+    monkeypatch.setattr(Training, "run", lambda _: True)
+    monkeypatch.setattr(command, "_finish", lambda *_: None)
+    config = tiny_config(data=str(data / "shards"), steps=1, deterministic=asked)
+    assert command.train(config, workplace / "run", workplace / "models") == 0
+    assert len(calls) == asked
+
+
 # --- Errors --------------------------------------------------------------------------------------
 
 

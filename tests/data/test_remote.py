@@ -33,9 +33,10 @@ def test_remote_shards_give_the_same_batches(remote, end):
     local, url = remote
     config = DataConfig(image_size=16)
     ours, theirs = (
-        training_pairs(shards, config, batch_size=2, seed=1).take(4).as_numpy_iterator()
+        list(training_pairs(shards, config, batch_size=2, seed=1).take(4).as_numpy_iterator())
         for shards in (local, open_data(url + end))
     )
+    assert len(ours) == len(theirs) == 4
     for pair, right in zip(ours, theirs):
         for batch, expected in zip(pair, right):
             np.testing.assert_array_equal(batch, expected)

@@ -211,15 +211,15 @@ def test_files_of_mixed_kinds_and_sizes_in_one_request(signatures):
 
 
 def test_grey_and_transparent_and_upside_down_files(signatures):
-    grey = io.BytesIO()
-    Image.fromarray(pixels(16, 16)).convert("L").save(grey, "PNG")
-    clear = io.BytesIO()
-    Image.fromarray(np.dstack([pixels(12, 16), np.full((12, 16), 9, np.uint8)])).save(clear, "PNG")
+    grey = np.asarray(Image.fromarray(pixels(16, 16)).convert("L"))
+    transparent = np.dstack([pixels(12, 16), np.full((12, 16), 9, np.uint8)])
     bmp = bytearray(encode(pixels(10, 16), "BMP"))
-    bmp[22:26] = struct.pack("<i", -10)  # rows from the top
-    files = grey.getvalue(), clear.getvalue(), bytes(bmp)
-    shapes = [output.shape for output in serve(signatures, *files)]
-    assert shapes == [(16, 16, 3), (12, 16, 3), (10, 16, 3)]
+    bmp[22:26] = struct.pack("<i", -10)  # the rows, which begin at the bottom, from the top
+    files = encode(grey, "PNG"), encode(transparent, "PNG"), bytes(bmp)
+    seen = [np.dstack([grey] * 3), transparent[..., :3], pixels(10, 16)[::-1]]
+    for output, picture in zip(serve(signatures, *files), seen):
+        direct = signatures["translate"](images=tf.constant(picture[None]))["images"][0].numpy()
+        np.testing.assert_array_equal(output, direct)
 
 
 PNG = encode(pixels(16, 16), "PNG")

@@ -55,8 +55,10 @@ def test_a_tiles_own_border_does_not_show():
 @pytest.mark.parametrize("side", [100, 1024, 1025, 1080, 1920, 4000, 6016])
 def test_tiles_are_no_larger_than_needed(side):
     tile = tile_side(side, 1024, 256)
-    assert tile <= 1024
-    if side > 1024:
-        assert tile % 4 == 0
+    if side <= 1024:
+        assert tile == side
+    else:
+        assert tile <= 1024 and tile % 4 == 0
         count = -(-(side - 256) // (1024 - 256))
         assert count * tile - (count - 1) * 256 >= side
+        assert count * (tile - 4) - (count - 1) * 256 < side

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import struct
+import weakref
 from fractions import Fraction
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from cyclegan_tf.exporting import translator
+from cyclegan_tf.exporting import translator, video
 from cyclegan_tf.exporting.pictures import BadFile
 from cyclegan_tf.exporting.smoothing import FlickerMeter, Smoother, change_between
 from cyclegan_tf.exporting.video import FilmOptions, translate_film
@@ -195,10 +196,18 @@ def test_gif_keeps_times_transparency_and_repeats(tmp_path, loop):
             assert np.abs(new[opaque] - old[opaque]).mean() < 12
 
 
-def test_memory_does_not_grow_with_the_film(tmp_path):
-    """Frames are let go: at no time are many alive."""
+def test_memory_does_not_grow_with_the_film(tmp_path, monkeypatch):
+    """Frames are let go: at no time are many alive, neither decoded nor translated."""
     source = write_film(tmp_path / "long.mp4", still_and_moving(60))
-    alive, most = set(), 0
+    alive, most, decoded, most_decoded = set(), 0, [], 0
+    decode = video._picture
+
+    def watched(*arguments):
+        picture = decode(*arguments)
+        decoded.append(weakref.ref(picture.pixels))
+        return picture
+
+    monkeypatch.setattr(video, "_picture", watched)
 
     class Watched(np.ndarray):
         def __array_finalize__(self, parent):
@@ -208,13 +217,15 @@ def test_memory_does_not_grow_with_the_film(tmp_path):
             alive.discard(id(self))
 
     def translate(frames):
-        nonlocal most
+        nonlocal most, most_decoded
         result = frames.copy().view(Watched)
         most = max(most, len(alive))
+        most_decoded = max(most_decoded, sum(each() is not None for each in decoded))
         return result
 
     translate_film(source, tmp_path / "b.mp4", translate, FilmOptions(batch_size=4))
     assert 0 < most < 20
+    assert 0 < most_decoded < 20
 
 
 @pytest.mark.parametrize("damage", ["empty", "text", "truncated"])

@@ -121,7 +121,11 @@ def test_a_layer_takes_it_in_training_only_and_only_in_its_scope(everywhere, pad
 
 
 @pytest.mark.parametrize("recompute", [False, True])
-def test_a_step_has_the_same_gradients(everywhere, recompute, tiny_config, new_training, pictures):
+def test_a_step_has_the_same_gradients(
+    everywhere, recompute, tiny_config, new_training, pictures, monkeypatch
+):
+    calls, convolve = [], winograd.convolve
+    monkeypatch.setattr(winograd, "convolve", lambda *given: calls.append(1) or convolve(*given))
     results, arguments = [], (pictures(2), pictures(2, seed=1), 1.0)
     for used in ("on", "off"):
         config = tiny_config(batch_size=2, winograd=used, recompute=recompute)
@@ -130,5 +134,7 @@ def test_a_step_has_the_same_gradients(everywhere, recompute, tiny_config, new_t
             step.generator_gradients, args=given
         )[0])  # fmt: skip
         results.append([gradient.numpy() for gradient in run(*arguments)])
+        assert bool(calls) == (used == "on")
+        calls.clear()
     for ours, theirs in zip(*results):
         assert np.linalg.norm(ours - theirs) <= 1e-3 * np.linalg.norm(theirs)

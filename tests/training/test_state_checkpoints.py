@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from cyclegan_tf.training.checkpoints import (
     start_from,
     steps_saved,
 )
+from cyclegan_tf.training.gathering import Histories
 from cyclegan_tf.training.run_directory import check_init_from, create_run_directory
 
 # All that a state can hold: averages, dropout counters, pictures in the history.
@@ -322,6 +324,20 @@ def test_a_run_with_other_networks_is_refused(change, words, tiny_config, tmp_pa
     create_run_directory(tmp_path, tiny_config())
     message = refusal(check_init_from, tiny_config(init_from=str(tmp_path), **change))
     assert message.startswith(f"--init-from {tmp_path}: ") and words in message
+
+
+def test_each_worker_takes_its_own_histories_back(tiny_config, new_training):
+    config = tiny_config(history_size=2, batch_size=2)
+    state = new_training(config).state
+    second = SimpleNamespace(
+        num_replicas_in_sync=2, cluster_resolver=SimpleNamespace(task_id=1)
+    )  # of two workers with a replica each
+    histories = Histories(state, config, second)
+    for copies, first in ((histories.a, 1), (histories.b, 3)):
+        for number, copy in enumerate(copies):
+            copy.seen.assign(first + number)
+    histories.scatter()
+    assert [int(own[0].seen) for own in (state.histories_a, state.histories_b)] == [2, 4]
 
 
 def test_what_discriminators_see_is_no_part_of_them(tiny_config, tmp_path):

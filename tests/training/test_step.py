@@ -239,6 +239,7 @@ def test_xla_takes_the_same_step(settings, tiny_config, new_training, pairs, pic
     for jit in ("off", "on"):
         config = tiny_config("demo", generator_blocks=1, jit=jit, **settings)
         step = new_training(config)
+        assert hasattr(step.generator_gradients, "get_concrete_function") == (jit == "on")
         enlarged(step)
         batches = pairs(step, pictures(2), pictures(2, seed=1))
         metrics.append(
@@ -318,6 +319,9 @@ def test_bfloat16_trains_float32_weights(tiny_config, new_training, pairs, pictu
     assert all(value.dtype == tf.float32 for value in metrics.values())
     assert np.isfinite([float(value) for value in metrics.values()]).all()
     assert all(weight.dtype == np.float32 for weight in weights_of(step.state.networks))
+    for model in step.state.networks:
+        inner = next(layer for layer in model.layers if layer.name.endswith("1_conv"))
+        assert tf.as_dtype(inner.output.dtype) == tf.bfloat16
 
 
 def test_bfloat16_learns_what_float32_learns(tiny_config, new_training, pairs, pictures):

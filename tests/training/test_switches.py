@@ -27,9 +27,22 @@ def steps(config, new_training, pairs, pictures, count: int):
     return step, [{name: float(value) for name, value in one.items()} for one in metrics]
 
 
-@pytest.mark.parametrize("name", SWITCHES)
-def test_off_in_paper(name):
-    assert make_config("paper").flat()[name] in (False, "none", 1, 0.0)
+@pytest.mark.parametrize(
+    ("name", "off"),
+    [
+        ("generator_mask", False),
+        ("discriminator_spectral_norm", False),
+        ("discriminator_augment", "none"),
+        ("identity_every", 1),
+        ("identity_decay", 0.0),
+        ("rate_scaling", "none"),
+        ("average", 0.0),
+        ("generator_upsampling", "transpose"),
+    ],
+)
+def test_off_in_paper(name, off):
+    value = make_config("paper").flat()[name]
+    assert (value, type(value)) == (off, type(off))
 
 
 @pytest.mark.parametrize("name", SWITCHES)
