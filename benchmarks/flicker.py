@@ -1,4 +1,6 @@
-"""Flicker of a translated film with and without smoothing: ``python benchmarks/flicker.py``.
+"""Flicker of a translated film with and without smoothing.
+
+    python benchmarks/flicker.py --run-dir RUN [--size 256]
 
 Draws a film of one person who slowly turns the head and speaks, before a backdrop that stands
 still, with the grain of a camera, and translates it with every strength of ``--smooth``. Flicker is

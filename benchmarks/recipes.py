@@ -5,8 +5,9 @@
 
 A short pilot of each recipe tells how many steps fit into the minutes, so that the learning rate
 falls to its end in each. Nothing else may run on the machine meanwhile; with ``--pairs N`` instead,
-which trains each on so many pairs of pictures, anything may. What is there already is not trained
-again. The table goes to RESULTS/table.md, in the form of docs/results.md.
+which trains each on so many pairs of pictures, anything may. What was trained already, on the same
+pictures, size and steps, is not trained again. The table goes to RESULTS/DATA-SIZE/table.md, in the
+form of docs/results.md.
 """
 
 from __future__ import annotations
@@ -80,13 +81,18 @@ def main() -> None:
         results = [_train_and_score(recipe, steps, seed, arguments) for seed in arguments.seeds]
         rows.append([recipe, str(steps), str(len(results))])
         rows[-1] += _cells(results, arguments.features)
-        _write_table(rows, arguments.output / "table.md")
+        _write_table(rows, _folder(arguments) / "table.md")
 
 
 def _run(module: str, *arguments: object) -> None:
     command = [sys.executable, "-m", f"cyclegan_tf.{module}", *map(str, arguments)]
     print("$", *command[1:], flush=True)
     subprocess.run(command, check=True)
+
+
+def _folder(arguments: argparse.Namespace) -> Path:
+    """Where all that was trained on these pictures, at this size, is kept."""
+    return arguments.output / f"{Path(arguments.data).name}-{arguments.image_size}"
 
 
 def _flags(recipe: str, arguments: argparse.Namespace) -> list[object]:
@@ -104,7 +110,7 @@ def _steps(recipe: str, arguments: argparse.Namespace) -> int:
     """How many make the pairs asked for, or fit into the minutes."""
     if arguments.pairs:
         return max(1, arguments.pairs // _batch_size(recipe))
-    folder = arguments.output / "pilots" / recipe
+    folder = _folder(arguments) / "pilots" / recipe
     if not (folder / "metrics.jsonl").exists():
         flags = [*_flags(recipe, arguments), "--steps", _PILOT_STEPS, "--log-every", "20"]
         _run("train", *flags, "--run-dir", folder, "--export-dir", folder / "export")
@@ -122,8 +128,8 @@ def _batch_size(recipe: str) -> int:
 
 
 def _train_and_score(recipe: str, steps: int, seed: int, arguments: argparse.Namespace) -> dict:
-    folder = arguments.output / f"{recipe}-{seed}"
-    scores = folder / "scores.json"
+    folder = _folder(arguments) / f"{recipe}-{steps}-steps-seed-{seed}"
+    scores = folder / f"scores-{arguments.features}.json"
     if not scores.exists():
         flags = [*_flags(recipe, arguments), "--steps", steps, "--seed", seed]
         _run("train", *flags, "--run-dir", folder, "--export-dir", folder / "export")

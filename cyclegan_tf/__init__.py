@@ -19,7 +19,8 @@ def load(path: Path | str, direction: str | None = None) -> Translator:
 
     Args:
         path: what ``cyclegan_tf.train`` or ``cyclegan_tf.export`` has written.
-        direction: "ab" or "ba" where ``path`` holds both; None means "ab".
+        direction: "ab" or "ba" where ``path`` holds both; None means "ab", or "ba" where that is
+            all there is.
 
     Raises:
         cyclegan_tf.errors.UserError: if there is no usable model.

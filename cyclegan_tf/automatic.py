@@ -15,7 +15,7 @@ _SAMPLE = 64  # pictures of each domain that are looked at
 _FEW_CORES = 8
 # Pairs that a training sees: on a CPU about an hour or a night, on a GPU what the paper takes.
 _PAIRS = {"few cores": 20_000, "many cores": 60_000, "gpu": 400_000}
-PICKED = ("image_size", "generator_filters", "discriminator_filters", "epochs")
+PICKED = ("image_size", "generator_filters", "discriminator_filters", "batch_size", "epochs")
 _MOST_EPOCHS, _LEAST_EPOCHS = 200, 2
 
 
@@ -65,7 +65,7 @@ def choose(
     Returns:
         Settings by flat name: never larger pictures than there are, 64 pixels on a few cores, 128
         on many, 256 on a GPU; channels to fit; as many epochs as the machine's share of pairs
-        allows, 2 to 200.
+        allows, 2 to 200; and a picture for each GPU in a step.
     """
     most = {"few cores": 64, "many cores": 128, "gpu": 256}[machine.kind]
     fitting = [one for one in _SIDES if one <= min(side, most)]
@@ -76,5 +76,6 @@ def choose(
         "image_size": size,
         "generator_filters": filters,
         "discriminator_filters": filters,
+        "batch_size": max(1, machine.gpus),
         "epochs": min(_MOST_EPOCHS, max(_LEAST_EPOCHS, epochs)),
     }

@@ -410,8 +410,11 @@ class EvaluateConfig(Section):
     every: int = setting(
         0,
         "steps between evaluations; each may become the best checkpoint, by the error to the truth "
-        "where the test pictures are pairs (the demo), else by KID, which needs a network; 0: none",
+        "where the test pictures are pairs, else by KID, which needs a network; 0: none",
         low=0,
+    )
+    paired: bool = setting(
+        False, "testA and testB pictures of equal file names show the same; the demo's always do"
     )
     images: int = setting(
         100, "test pictures of each domain to evaluate, the first ones; 0: all", low=0

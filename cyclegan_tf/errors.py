@@ -18,7 +18,11 @@ def fail(error: BaseException | str) -> NoReturn:
 
 
 def run_command(main: Callable[[list[str] | None], int | None]) -> NoReturn:
-    """Runs a command's ``main(argv)``: a ``UserError`` is one line and status 2, Ctrl-C 130."""
+    """Runs a command's ``main(argv)``: what the user can mend is one line and status 2.
+
+    That is a ``UserError``, a package that is not installed, and a file or folder that may not be
+    opened. Ctrl-C is status 130.
+    """
     # File names may hold bytes, and our tables signs, that the terminal's encoding lacks.
     sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -32,6 +36,8 @@ def run_command(main: Callable[[list[str] | None], int | None]) -> NoReturn:
             f"{error.name} is not installed for {sys.executable}; use the Python that has it, as "
             ".venv/bin/python after `make train`, or pip install -r requirements.txt"
         )
+    except PermissionError as error:  # wherever it is met; pathlib's questions raise it as well
+        fail(f"{error.filename}: cannot be read or written ({error.strerror}); name another")
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         raise SystemExit(130) from None

@@ -11,12 +11,9 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from cyclegan_tf.config import FEATURE_NETWORKS, LARGEST_INT, LEAST_EVALUATED, Config
-from cyclegan_tf.data.shards import MENDED, Shards
 from cyclegan_tf.environment import start_tensorflow
 from cyclegan_tf.errors import UserError, run_command
 from cyclegan_tf.flags import Parser
@@ -93,6 +90,7 @@ def evaluate(arguments: argparse.Namespace, config: Config) -> dict:
     """
     import tensorflow as tf
 
+    from cyclegan_tf.data.sources import open_data_of, readable
     from cyclegan_tf.evaluation.evaluator import Evaluator
     from cyclegan_tf.evaluation.features import load_feature_network
     from cyclegan_tf.training.checkpoints import find_weights, generators_of, is_of_training
@@ -109,14 +107,16 @@ def evaluate(arguments: argparse.Namespace, config: Config) -> dict:
             "those that it was trained on"
         )
     network = load_feature_network(arguments.features, arguments.feature_weights)
-    shards = _open_shards(arguments, config)
-    with _readable(shards):
+    shards = open_data_of(arguments.run_dir, config.data.data, arguments.data)
+    with readable(shards):
         evaluator = Evaluator(
             shards,
             size,
             network,
             max_images=arguments.max_images,
-            paired=arguments.paired or shards.manifest.paired,
+            paired=arguments.paired
+            or shards.manifest.paired
+            or (config.evaluate.paired and not arguments.data),
         )
         scores, baselines = evaluator.evaluate(generators), evaluator.baselines()
     protocol = evaluator.protocol()
@@ -130,32 +130,6 @@ def evaluate(arguments: argparse.Namespace, config: Config) -> dict:
         "scores": scores,
         **baselines,
     }
-
-
-def _open_shards(arguments: argparse.Namespace, config: Config) -> Shards:
-    """Those of --data, or the run's own with what its training has mended in them."""
-    from cyclegan_tf.data.sources import check_files, open_data
-
-    if arguments.data:
-        return open_data(arguments.data)
-    shards = open_data(config.data.data, arguments.run_dir / MENDED)
-    check_files(shards)
-    return shards
-
-
-@contextmanager
-def _readable(shards: Shards) -> Iterator[None]:
-    """UserError for a record that cannot be read or decoded."""
-    import tensorflow as tf
-
-    try:
-        yield
-    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
-        raise UserError(
-            f"{shards.folder}: a record cannot be read ({error.message.splitlines()[0][:200]}); "
-            f"python -m tfrecords_tools.verify {shards.folder} tells which, so that the shards can "
-            "be built again"
-        ) from None
 
 
 def format_table(result: dict) -> str:

@@ -8,7 +8,6 @@ LiteRT runtime; one that is too far from Keras is not written.
 from __future__ import annotations
 
 import argparse
-from importlib import metadata
 from pathlib import Path
 
 from cyclegan_tf.config import flag
@@ -98,8 +97,10 @@ def _export_saved_models(arguments: argparse.Namespace, output: Path) -> int:
         print(version)
     if not serving_files.has_warmup(versions[0]):
         # Alone, pip would take the newest, and with it another TensorFlow.
-        install = f"pip install tensorflow=={metadata.version('tensorflow')} tensorflow-serving-api"
-        print(f"Without warm-up requests: they need {install}")
+        print(
+            "Without warm-up requests: they need "
+            "pip install -r requirements.txt tensorflow-serving-api"
+        )
     print(f"How to serve them: {output / 'README.md'}")
     return 0
 

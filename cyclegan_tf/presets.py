@@ -162,7 +162,8 @@ SUMMARIES: dict[str, str] = {
     "cut": "Park et al. 2020: A to B alone, by patch-wise contrast, with half of the networks",
     "fast": "small machines: 64 pixels, half an hour on two CPU cores with bfloat16",
     "mobile": "the best picture per millisecond on a phone",
-    "auto": "fast, with size, channels and epochs picked from the pictures and the machine",
+    "auto": "fast, with size, channels and epochs picked from the pictures and the machine; above "
+    "64 pixels the paper's depth, rate and history",
 }
 
 
@@ -192,10 +193,18 @@ def make_config(preset: str, **overrides: Any) -> Config:
 
 # What a setting is needed for: these do nothing without it.
 IDLE = {
-    "evaluate_every": ("evaluate_features", "evaluate_feature_weights", "evaluate_images"),
+    "evaluate_every": (
+        "evaluate_paired",
+        "evaluate_features",
+        "evaluate_feature_weights",
+        "evaluate_images",
+    ),
     "evaluate_features": ("evaluate_feature_weights",),
     "lambda_identity": ("identity_every", "identity_decay"),
     "teacher": ("lambda_teacher", "lambda_features"),
+    "history_size": ("history_kind", "history_every"),
+    "history_kind": ("history_every",),
+    "preprocess": ("load_size",),
     "contrast_weight": ("contrast_identity", "contrast_patches", "contrast_temperature"),
 }
 
@@ -204,7 +213,7 @@ def _refuse_idle(config: Config, given: dict[str, Any]) -> None:
     """UserError for a setting that was given and would do nothing."""
     settings, defaults = config.flat(), Config().flat()
     for needed, idle in IDLE.items():
-        is_off = settings[needed] in (0, "", "none")
+        is_off = settings[needed] in (0, "", "none", "swap")
         for name in idle:
             if name in given and given[name] != defaults[name] and is_off:
                 raise UserError(f"{flag(name)} {given[name]}: does nothing without {flag(needed)}")

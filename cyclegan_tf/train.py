@@ -87,9 +87,21 @@ def _pick(config: Config, given: dict[str, object], run_dir: Path) -> Config:
     if "steps" in given:
         del picked["epochs"]
     picked = {name: value for name, value in picked.items() if name not in given}
-    if picked:
-        print("picked: " + ", ".join(f"{flag(name)} {value}" for name, value in picked.items()))
-    return make_config("auto", **picked, **given)
+    config = make_config("auto", **picked, **given)
+    told = {**picked, **_unlike_fast(config, given)}
+    if told:
+        print("picked: " + ", ".join(f"{flag(name)} {value}" for name, value in told.items()))
+    return config
+
+
+def _unlike_fast(config: Config, given: dict[str, object]) -> dict[str, object]:
+    """Those settings of `auto` that are not the ones of `fast`, but for what was asked for."""
+    fast = make_config("fast").flat()
+    return {
+        name: value
+        for name, value in config.flat().items()
+        if value != fast[name] and name not in given and name != "steps"  # it counts epochs
+    }
 
 
 def _picked_for(config: Config, given: dict[str, object], run_dir: Path) -> dict[str, object]:
@@ -109,8 +121,8 @@ def _picked_for(config: Config, given: dict[str, object], run_dir: Path) -> dict
     machine, size = Machine.this(), given.get("image_size")
     try:
         return choose_for(shards, machine, size)
-    except tf.errors.OpError:
-        if not _mended(config, run_dir):
+    except tf.errors.OpError as error:
+        if not _mended(config, run_dir, error):
             raise
         return choose_for(shards, machine, size)
 
@@ -139,17 +151,22 @@ def train(config: Config, run_dir: Path, export_dir: Path) -> int:
 
 
 def _train_as_worker(config: Config, run_dir: Path) -> int:
-    """Trains along with the chief, which alone writes, exports and talks."""
-    shards = _open_shards(config, run_dir)
-    import tensorflow as tf
+    """Trains along with the chief, which alone writes, exports and talks.
+
+    What the chief refuses before it waits for the others is refused here as well, as nobody would
+    come to whom this one could wait for.
+    """
+    from cyclegan_tf.training.run_directory import holds_run
+
+    shards = _checked_shards(config, run_dir, is_new=not holds_run(run_dir, config))
 
     try:
         with _other_workers(), _enough_memory(config):
             training = _set_up(config, run_dir, shards)
             if not training.finished():
                 training.run()
-    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError):
-        if not _mended(config, run_dir):
+    except _damage_errors() as error:
+        if not _mended(config, run_dir, error):
             raise
     return _INTERRUPTED if training.interrupted else 0
 
@@ -188,28 +205,24 @@ def _enough_memory(config: Config) -> Iterator[None]:
     try:
         yield
     except tf.errors.ResourceExhaustedError as error:
+        can_recompute = not (config.run.recompute or config.one_sided() or config.generator.dropout)
+        advice = "--recompute true takes less, also in a run that has begun; " * can_recompute
         raise UserError(
             f"--image-size {config.data.image_size}, --batch-size {config.run.batch_size}: too "
-            f"little memory ({error.message.splitlines()[0][:200]}); --recompute true takes less, "
-            "also in a run that has begun; smaller ones need another --run-dir"
+            f"little memory ({error.message.splitlines()[0][:200]}); {advice}smaller ones need "
+            "another --run-dir"
         ) from None
 
 
 def _train(config: Config, run_dir: Path, export_dir: Path) -> int:
     from cyclegan_tf.training.run_directory import (
-        check_data,
         check_run_directory,
         create_run_directory,
         note_data,
     )
 
     is_new = not check_run_directory(run_dir, config)
-    shards = _open_shards(config, run_dir)
-    check_data(run_dir, config, shards)
-    if is_new:
-        _check_judge(config, shards)
-    import tensorflow as tf
-
+    shards = _checked_shards(config, run_dir, is_new)
     while True:
         try:
             with _other_workers(), _enough_memory(config):
@@ -219,9 +232,9 @@ def _train(config: Config, run_dir: Path, export_dir: Path) -> int:
                 finished = training.finished() or training.run()
             scores = _closing_scores(training) if finished else []
             break
-        except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError):
+        except _damage_errors() as error:
             # The step that was under way may be half taken, so all starts from the checkpoint.
-            if not _mended(config, run_dir):
+            if not _mended(config, run_dir, error):
                 raise
     if not finished:
         done, total = training.state.steps_done(), training.total
@@ -232,15 +245,28 @@ def _train(config: Config, run_dir: Path, export_dir: Path) -> int:
     return 0
 
 
+def _checked_shards(config: Config, run_dir: Path, is_new: bool) -> Shards:
+    """The shards, once all is checked that needs no other worker."""
+    from cyclegan_tf.training.run_directory import check_data
+
+    shards = _open_shards(config, run_dir)
+    check_data(run_dir, config, shards)
+    if is_new:
+        _check_judge(config, shards)
+    return shards
+
+
 def _check_judge(config: Config, shards: Shards) -> None:
     """UserError where scores were asked for and nothing could give any; presets ask as well."""
     wanted = config.evaluate.every
-    if not wanted or config.evaluate.features != "none" or shards.manifest.paired:
+    is_paired = config.evaluate.paired or shards.manifest.paired
+    if not wanted or config.evaluate.features != "none" or is_paired:
         return
     if wanted != make_config(config.preset).evaluate.every:
         raise UserError(
-            f"--evaluate-every {wanted}: the test pictures of --data {config.data.data} are no "
-            "pairs, so a network must judge; add --evaluate-features efficientnet-lite0"
+            f"--evaluate-every {wanted}: the test pictures of --data {config.data.data} are not "
+            "known to be pairs, so a network must judge; add --evaluate-features "
+            "efficientnet-lite0, or --evaluate-paired"
         )
 
 
@@ -264,13 +290,22 @@ def _open_shards(config: Config, run_dir: Path) -> Shards:
     return shards
 
 
-def _mended(config: Config, run_dir: Path) -> bool:
-    """Whether damage was found in the shards, and mended; each broken record is named.
+def _damage_errors() -> tuple[type[Exception], ...]:
+    """What TensorFlow may raise for a damaged shard."""
+    import tensorflow as tf
+
+    return tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError
+
+
+def _mended(config: Config, run_dir: Path, error: Exception) -> bool:
+    """Whether damage was found in the shards after ``error``, and mended; each record is named.
 
     Raises:
         UserError: if more is broken than allowed, or there are several workers, which cannot begin
             again by themselves.
     """
+    import tensorflow as tf
+
     from cyclegan_tf.data.damage import mend
     from cyclegan_tf.data.sources import open_data
     from cyclegan_tf.training.checkpoints import warn
@@ -278,10 +313,13 @@ def _mended(config: Config, run_dir: Path) -> bool:
     found = mend(open_data(config.data.data, run_dir / MENDED), config.data.max_damaged)
     for damage in found:
         warn(f"{config.data.data}: {damage} is left out")
-    if found and Cluster.from_environment().workers > 1:
+    # Another worker may have mended it meanwhile, so that nothing is left to be found.
+    if Cluster.from_environment().workers > 1 and (
+        found or isinstance(error, tf.errors.DataLossError)
+    ):
         raise UserError(
-            f"--data {config.data.data}: {len(found)} broken record(s) are left out from now on; "
-            "start all workers again with the same command"
+            f"--data {config.data.data}: broken records are left out from now on; start all "
+            "workers again with the same command"
         )
     return bool(found)
 
@@ -324,7 +362,8 @@ def _introduce(config: Config, run_dir: Path, training, precision: str) -> None:
             print(f"{workers} workers share out {split} by {unit}")
     if config.evaluate.every and training.examiner.evaluator is None:
         print(
-            "Not evaluated while training: the test pictures are no pairs; needs a network, as in"
+            "Not evaluated while training: the test pictures are not known to be pairs; needs a "
+            "network, as in"
         )
         print("  --evaluate-features efficientnet-lite0")
     done = training.state.steps_done()

@@ -49,6 +49,22 @@ def test_what_is_picked(pairs, side, machine, size, filters, downsamplings, epoc
     assert config.optimizer.learning_rate == recipe.optimizer.learning_rate
 
 
+def test_each_gpu_gets_a_picture_in_a_step():
+    batches = [choose(3400, 128, Machine(8, gpus))["batch_size"] for gpus in (0, 1, 4)]
+    assert batches == [1, 1, 4]
+
+
+def test_what_is_not_as_in_fast_is_told(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(command, "_picked_for", lambda *_: choose(3400, 128, SERVER))
+    monkeypatch.setattr(command, "train", lambda *_: 0)
+    run = ["--preset", "auto", "--data", "x", "--run-dir", str(tmp_path / "run")]
+    command.main([*run, "--history-size", "9"])
+    told = re.search(r"^picked: (.*)$", capsys.readouterr().out, re.MULTILINE)[1].split(", ")
+    ours = {"--image-size 128", "--generator-downsamplings 2", "--learning-rate 0.0002"}
+    assert ours <= set(told)
+    assert not any(name.split()[0] in ("--history-size", "--data", "--steps") for name in told)
+
+
 def test_the_recipe_is_that_of_the_size_that_was_asked_for():
     few, many = Machine(cores=2, gpus=0), Machine(cores=64, gpus=0)
     asked, picked = choose(3400, 256, few, image_size=128), choose(3400, 256, many)
@@ -67,7 +83,8 @@ def test_the_command_picks_says_so_and_trains(tmp_path, monkeypatch, capsys):
     arguments += ["--generator-blocks", 1, "--discriminator-filters", 2]
     assert command.main([str(argument) for argument in arguments]) == 0
     printed = capsys.readouterr().out
-    assert "picked: --image-size 24, --epochs 2" in printed  # the rest was asked for
+    # The rest was asked for, or is as in fast.
+    assert "picked: --image-size 24, --batch-size 1, --epochs 2\n" in printed
     assert re.search(r"Expected time: about \d+ s\n", printed)
     config = Config.load(run_dir)
     assert (config.preset, config.data.image_size, config.run.epochs) == ("auto", 24, 2)

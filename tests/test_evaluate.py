@@ -85,7 +85,7 @@ def test_both_directions_are_scored_and_printed_with_their_protocol(evaluate):
         assert "kid_inceptionv3" in result["real"][direction]
     assert result["step"] == 7
     assert "step 7, average weights" in printed
-    for text in ("4 of testA, 4 of testB", "bicubic to 16, then bicubic to 8", "100 subsets of 2"):
+    for text in ("4 of testA, 4 of testB", "bicubic to 16", "bicubic to 8", "100 subsets of 2"):
         assert text in printed
     mae, kid = (result["scores"]["ba"][name] for name in ("mae", "kid_inceptionv3"))
     (row,) = [line for line in printed.splitlines() if line.startswith("MAE to the truth")]

@@ -186,6 +186,22 @@ def test_an_unknown_setting_is_refused():
         ({"identity_every": 4}, "--identity-every 4: does nothing without --lambda-identity"),
         ({"lambda_teacher": 3.0}, "--lambda-teacher 3.0: does nothing without --teacher"),
         ({"contrast_patches": 9}, "--contrast-patches 9: does nothing without --contrast-weight"),
+        (
+            {"history_kind": "uniform"},
+            "--history-kind uniform: does nothing without --history-size",
+        ),
+        (
+            {"history_size": 5, "history_every": 2},
+            "--history-every 2: does nothing without --history-kind",
+        ),
+        (
+            {"preprocess": "none", "load_size": 512},
+            "--load-size 512: does nothing without --preprocess",
+        ),
+        (
+            {"evaluate_paired": True},
+            "--evaluate-paired True: does nothing without --evaluate-every",
+        ),
     ],
 )
 def test_a_setting_that_would_do_nothing_is_refused(settings, message):
@@ -198,6 +214,7 @@ def test_a_setting_with_what_it_needs_is_taken():
     make_config("fast", identity_every=4, lambda_identity=2.5)
     make_config("fast", evaluate_every=500, evaluate_features="efficientnet-lite0")
     make_config("fast", identity_every=1)  # as it is anyway
+    make_config("selfie2anime-v1", history_every=2)
 
 
 def test_fast_has_its_penalty_where_it_was_found():

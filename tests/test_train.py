@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import shutil
 import signal
 import sys
@@ -18,7 +19,7 @@ from cyclegan_tf.errors import UserError, run_command
 from cyclegan_tf.presets import make_config
 from cyclegan_tf.reporting.progress import Progress
 from cyclegan_tf.training.loop import Training
-from cyclegan_tf.training.run_directory import create_run_directory
+from cyclegan_tf.training.run_directory import create_run_directory, note_data
 from tests.tiny import chart, content, pack_charts
 
 
@@ -283,6 +284,28 @@ def test_too_little_memory_is_one_line(data, tiny_config, workplace, monkeypatch
     with pytest.raises(UserError, match=r"too little memory \(OOM when") as caught:
         command.train(config, workplace / "run", workplace / "models")
     assert str(caught.value).startswith("--image-size 16, --batch-size 1: ")
+    assert "--recompute true takes less" in str(caught.value)
+    config = config.replace(recompute=True)
+    with pytest.raises(UserError, match="too little memory") as caught:
+        command.train(config, workplace / "run", workplace / "models")
+    assert "--recompute" not in str(caught.value)
+
+
+@pytest.mark.parametrize("change", [{"learning_rate": 0.5}, {"data": "others"}])
+def test_a_worker_refuses_what_its_chief_refuses_and_waits_for_nobody(
+    change, data, tiny_config, workplace, monkeypatch
+):
+    config = tiny_config(data=str(data / "shards"), steps=2)
+    create_run_directory(workplace / "run", config)
+    note_data(workplace / "run", Shards.open(data / "shards"))
+    pack_charts(workplace, trainA=2, trainB=2, testA=1, testB=1)
+    cluster = {"worker": ["localhost:1", "localhost:2"]}
+    task = {"type": "worker", "index": 1}
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": task}))
+    if "data" in change:
+        change = {"data": str(workplace / "shards")}
+    with pytest.raises(UserError, match=r"other settings|does not hold the pictures that"):
+        command.train(config.replace(**change), workplace / "run", workplace / "models")
 
 
 def test_a_missing_package_is_one_line(capsys):
@@ -331,6 +354,22 @@ def test_a_broken_record_is_named_and_left_out(damaged, workplace, capsys):
     assert [one.name for one in run_dir.glob("mended_shards/*.tfrecord")] == [path.name]
     assert command.train(make(), run_dir, workplace / "models") == 0
     assert "left out" not in capsys.readouterr().err
+
+
+def test_of_several_workers_none_goes_on_with_what_another_has_mended(
+    damaged, workplace, monkeypatch
+):
+    """Though it finds nothing broken by then, it has read something that was."""
+    make, _ = damaged
+    monkeypatch.setattr("cyclegan_tf.data.damage.mend", lambda *_: [])
+    cluster = {"worker": ["localhost:1", "localhost:2"]}
+    task = {"type": "worker", "index": 1}
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": task}))
+    error = tf.errors.DataLossError(None, None, "corrupted record")
+    with pytest.raises(UserError, match="are left out from now on; start all workers again"):
+        command._mended(make(), workplace / "run", error)
+    other = tf.errors.InvalidArgumentError(None, None, "of our own making")
+    assert not command._mended(make(), workplace / "run", other)
 
 
 def test_more_than_the_allowance_and_a_shard_that_is_gone_are_one_line(damaged, workplace):

@@ -47,6 +47,7 @@ def build(
     strict: bool = False,
     quiet: bool = False,
     flag: str = "--input",
+    output_flag: str = "--output",
     runner: str | None = None,
     runner_args: str = "",
     opened: Source | None = None,
@@ -66,6 +67,7 @@ def build(
         strict: Whether a bad image is an error, rather than left out and reported.
         quiet: Whether to print nothing.
         flag: The flag that ``source`` was given with, for messages.
+        output_flag: What ``output`` was named with, for messages.
         runner: The Apache Beam runner that does the work, e.g. "DirectRunner"; None for threads.
         runner_args: Further flags for Beam, as one would type them.
         opened: What ``open_source`` made of ``source``, where it was opened already: a folder's
@@ -86,9 +88,10 @@ def build(
     workers = workers or os.cpu_count() or 1
     opened = opened or open_source(source, flag=flag, workers=workers, quiet=quiet)
     output = Path(output)
-    _refuse_inside_source(output, source)
-    with _claimed(output, quiet):
-        _refuse_foreign(output)
+    place = f"{output_flag} {output}"
+    _refuse_inside_source(output, source, place)
+    with _claimed(output, quiet, place):
+        _refuse_foreign(output, place)
         wanted = Manifest(
             version=manifest.VERSION,
             source=opened.name,
@@ -98,7 +101,7 @@ def build(
             max_side=max_side,
             splits={},
         )
-        finished = _finished(output, wanted)
+        finished = _finished(output, wanted, place)
         if finished is None:
             job = _Build(
                 opened,
@@ -253,17 +256,16 @@ def _progress_bar(total: int, done: int, quiet: bool) -> Iterator[Callable[[], N
 
 
 @contextlib.contextmanager
-def _claimed(output: Path, quiet: bool) -> Iterator[None]:
+def _claimed(output: Path, quiet: bool, place: str) -> Iterator[None]:
     """Creates ``output`` and keeps other builds out of it; takes it back if it stays empty."""
     try:
         created = not output.exists()
         output.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
-        raise UserError(f"--output {output}: is a file; name a folder") from None
+        raise UserError(f"{place}: is a file; name a folder") from None
     except OSError as error:
         raise UserError(
-            f"--output {output}: cannot be created ({error.strerror}); name a folder that you may"
-            " write to"
+            f"{place}: cannot be created ({error.strerror}); name a folder that you may write to"
         ) from None
     try:
         with locked(output, lambda: _say_waiting(output, quiet)):
@@ -275,7 +277,7 @@ def _claimed(output: Path, quiet: bool) -> Iterator[None]:
         raise
     except OSError as error:
         raise UserError(
-            f"--output {output}: cannot be written ({error.strerror or error}); mend that and run"
+            f"{place}: cannot be written ({error.strerror or error}); mend that and run"
             " the same command to go on"
         ) from error
 
@@ -285,22 +287,20 @@ def _say_waiting(output: Path, quiet: bool) -> None:
         print(f"waiting for another build in {output}", file=sys.stderr)
 
 
-def _refuse_inside_source(output: Path, source: str) -> None:
-    place = output.resolve()
+def _refuse_inside_source(output: Path, source: str, place: str) -> None:
+    resolved = output.resolve()
     for split in SPLITS:
         folder = (Path(source) / split).resolve()
-        if folder in (place, *place.parents):
-            raise UserError(
-                f"--output {output}: lies inside {split} of the input; choose a folder outside it"
-            )
+        if folder in (resolved, *resolved.parents):
+            raise UserError(f"{place}: lies inside {split} of the input; name a folder outside it")
 
 
-def _refuse_foreign(output: Path) -> None:
+def _refuse_foreign(output: Path, place: str) -> None:
     names = {path.name for path in output.iterdir()}
     foreign = sorted(name for name in names if not _is_temporary(name))
     if foreign and not names & {manifest.FILE_NAME, journal.STATE_NAME}:
         raise UserError(
-            f"--output {output}: holds {foreign[0]!r} but no shards of an earlier build; choose a"
+            f"{place}: holds {foreign[0]!r} but no shards of an earlier build; choose a"
             " new or empty folder"
         )
 
@@ -332,7 +332,7 @@ def _settings(of: Manifest) -> dict[str, Any]:
     }
 
 
-def _finished(output: Path, wanted: Manifest) -> tuple[Manifest, Report] | None:
+def _finished(output: Path, wanted: Manifest, place: str) -> tuple[Manifest, Report] | None:
     """Returns what ``output`` holds, if that is a finished and intact build of ``wanted``."""
     present = (output / manifest.FILE_NAME).exists()
     if not present or (output / journal.STATE_NAME).exists():
@@ -340,7 +340,7 @@ def _finished(output: Path, wanted: Manifest) -> tuple[Manifest, Report] | None:
     found = Manifest.load(output)
     if _settings(found) != _settings(wanted):
         raise UserError(
-            f"--output {output}: holds shards of {_origin(found)}, not of {_origin(wanted)}; choose"
+            f"{place}: holds shards of {_origin(found)}, not of {_origin(wanted)}; choose"
             " another folder or delete this one"
         )
     report = Report.load(output)

@@ -127,10 +127,6 @@ class Manifest:
         """Returns the size of the shards of ``split`` in bytes; 0 if it is not there."""
         return sum(shard.bytes for shard in self.splits.get(split, ()))
 
-    def paths(self, folder: Path, split: str) -> list[Path]:
-        """Returns the paths of the shards of ``split``, in order; empty if it is not there."""
-        return [Path(folder) / shard.file for shard in self.splits.get(split, ())]
-
 
 _KINDS: dict[str, tuple[type, ...]] = {
     "version": (int,),

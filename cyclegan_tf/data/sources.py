@@ -6,9 +6,11 @@ import dataclasses
 import itertools
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from cyclegan_tf.data.shards import Shards
+from cyclegan_tf.data.shards import MENDED, Shards
 from cyclegan_tf.errors import UserError
 from tfrecords_tools.build import build
 from tfrecords_tools.manifest import FILE_NAME, VERSION
@@ -50,6 +52,39 @@ def open_data(data: str, mended: Path | None = None) -> Shards:
     return shards
 
 
+def open_data_of(run_dir: Path, data: str, other: str | None = None) -> Shards:
+    """The shards that a run learns from, with what its training has mended in them.
+
+    Args:
+        run_dir: the run directory.
+        data: the run's own ``--data``.
+        other: what was named in its place, if anything was.
+
+    Raises:
+        UserError: if there are none, or a file of them is missing or cut short.
+    """
+    if other:
+        return open_data(other)
+    shards = open_data(data, run_dir / MENDED)
+    check_files(shards)
+    return shards
+
+
+@contextmanager
+def readable(shards: Shards) -> Iterator[None]:
+    """UserError for a record that cannot be read or decoded."""
+    import tensorflow as tf
+
+    try:
+        yield
+    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
+        raise UserError(
+            f"{shards.folder}: a record cannot be read ({error.message.splitlines()[0][:200]}); "
+            f"python -m tfrecords_tools.verify {shards.folder} tells which, so that the shards can "
+            "be built again"
+        ) from None
+
+
 def check_files(shards: Shards) -> None:
     """UserError for a shard that is missing or cut short: better now than in mid-run."""
     for shard in itertools.chain(*shards.manifest.splits.values()):
@@ -77,5 +112,5 @@ def _packed(data: str) -> Path:
         raise UserError(
             f"{folder.parent}: cannot be made ({error.strerror}); name another folder in {_CACHE}"
         ) from None
-    build(data, folder, flag="--data", opened=source)
+    build(data, folder, flag="--data", output_flag=_CACHE, opened=source)
     return folder

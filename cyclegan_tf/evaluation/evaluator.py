@@ -93,6 +93,11 @@ class Evaluator:
     def _check_names(self) -> None:
         a, b = (set(self._names[domain]) for domain in "AB")
         manifest = self.shards.manifest
+        if manifest.source.startswith("tfds:"):
+            raise UserError(
+                f"--paired: {manifest.source} carries no file names that could tell the pairs; "
+                "give a folder of its pictures"
+            )
         if manifest.paired and not a & b:
             raise UserError(f"{manifest.source}: testA and testB have no file name in common")
         if a != b and not manifest.paired:
@@ -113,7 +118,7 @@ class Evaluator:
         }
         if self.network:
             told["features"] = self.network.name
-            told["resize"] = f"bicubic to {size}, then {self.network.resize}"
+            told["resize for features"] = self.network.resize
             subset = kid_subset_size(self.counts["A"], self.counts["B"])
             told["kid"] = f"{KID_SUBSETS} subsets of {subset}"
             if self.network.weights:

@@ -130,8 +130,9 @@ def _peak_megabytes() -> float | None:
         status = Path("/proc/self/status").read_text(encoding="utf-8")
     except OSError:  # not Linux
         return None
-    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) / 1024
+    peaks = (line for line in status.splitlines() if line.startswith("VmHWM"))
+    line = next(peaks, None)  # None in sandboxes that do not count it
+    return int(line.split()[1]) / 1024 if line else None
 
 
 if __name__ == "__main__":

@@ -23,8 +23,18 @@ _OPAQUE = ("JPEG", "PPM")
 # Kinds whose further pictures are frames, not pages or previews.
 _ANIMATED = ("PNG", "WEBP", "AVIF")
 
+
+def _machine() -> str:
+    """A short hash of the machine, and of the container in it that counts processes by itself."""
+    try:
+        namespace = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:  # not Linux
+        namespace = ""
+    return f"{zlib.crc32((platform.node() + namespace).encode()):08x}"
+
+
 # In names of unfinished files: machines that share a folder cannot ask for each other's processes.
-_MACHINE = f"{zlib.crc32(platform.node().encode()):08x}"
+_MACHINE = _machine()
 _numbers = itertools.count()
 
 

@@ -27,7 +27,11 @@ from cyclegan_tf.training.checkpoints import (
     load_generators,
     save_generators,
 )
-from cyclegan_tf.training.run_directory import check_run_directory, create_run_directory
+from cyclegan_tf.training.run_directory import (
+    check_run_directory,
+    claimed,
+    create_run_directory,
+)
 
 # What the authors' code calls the generators: A translates A to B.
 FILE_NAMES = {"ab": "latest_net_G_A.pth", "ba": "latest_net_G_B.pth"}
@@ -156,21 +160,23 @@ def import_pytorch(path: Path, run_dir: Path, direction: str, image_size: int, d
         The run's settings.
 
     Raises:
-        UserError: if the file does not fit, saying what differs, or the folder is taken.
+        UserError: if the file does not fit, saying what differs, or the folder is taken or cannot
+            be written.
     """
     tensors = generator_tensors(path)
     layout = Layout.of(tensors)
     config = Config().replace(image_size=image_size, data=data, **layout.settings())
     generator = build_generator(config, name=f"generator_{direction}")
     set_weights(generator, layout, tensors)
-    resumed = check_run_directory(run_dir, config, "--output")
-    found = find_checkpoint(run_dir) if resumed else None
-    others = present(generators_of(found, config)) if found else {}
-    if direction in others:
-        raise UserError(f"--output {run_dir}: holds a generator for {direction} already")
-    if not resumed:
-        create_run_directory(run_dir, config)
-    save_generators(run_dir, {direction: generator, **others})
+    with claimed(run_dir, "--output"):
+        resumed = check_run_directory(run_dir, config, "--output")
+        found = find_checkpoint(run_dir) if resumed else None
+        others = present(generators_of(found, config)) if found else {}
+        if direction in others:
+            raise UserError(f"--output {run_dir}: holds a generator for {direction} already")
+        if not resumed:
+            create_run_directory(run_dir, config, "--output")
+        save_generators(run_dir, {direction: generator, **others})
     return config
 
 

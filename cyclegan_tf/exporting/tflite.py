@@ -13,7 +13,7 @@ import tensorflow as tf
 from cyclegan_tf.config import STRIDE, Config
 from cyclegan_tf.data.pipeline import decode, resize, to_pixels, to_range
 from cyclegan_tf.data.shards import Shards
-from cyclegan_tf.data.sources import open_data
+from cyclegan_tf.data.sources import open_data_of, readable
 from cyclegan_tf.errors import UserError
 from cyclegan_tf.exporting.litert import LiteRtModel, interpreter_class
 from cyclegan_tf.exporting.pictures import unfinished_file
@@ -128,7 +128,7 @@ def export_tflite(
     _check_size(size)
     if options.seed < 0:
         raise UserError(f"--seed {options.seed}: must be at least 0")
-    shards = open_data(options.data or config.data.data)
+    shards = open_data_of(run_dir, config.data.data, options.data)
     generators = present(load_generators(run_dir, config, directions, size))
     exporter = _Exporter(config, shards, size, Path(output), options)
     return [
@@ -174,9 +174,10 @@ class _Exporter:
     def _some(self, split: str, count: int) -> np.ndarray:
         key = (split, count)
         if key not in self._pictures:
-            self._pictures[key] = sample_pictures(
-                self.shards, split, self.size, count, self.options.seed
-            )
+            with readable(self.shards):
+                self._pictures[key] = sample_pictures(
+                    self.shards, split, self.size, count, self.options.seed
+                )
         return self._pictures[key]
 
 

@@ -134,11 +134,11 @@ def load(path: Path | str, direction: str | None = None) -> Translator:
     present = [name for name in ("ab", "ba") if _saved_models(path / name)]
     if present:
         return _from_saved_model(_newest_version(path / (direction or present[0])))
+    is_tflite = path.suffix == ".tflite"
+    model = path if is_tflite else _newest_version(path)
     if direction is not None:
         raise UserError(f"--direction {direction}: {path} holds one direction only; leave it out")
-    if path.suffix == ".tflite":
-        return _from_tflite(path)
-    return _from_saved_model(_newest_version(path))
+    return _from_tflite(model) if is_tflite else _from_saved_model(model)
 
 
 def _newest_version(path: Path) -> Path:

@@ -22,6 +22,7 @@ _CODECS = {".gif": "gif", ".webm": "libvpx-vp9"}
 # How many frames ahead of their turn an AVI film's times may be where it has B-frames.
 _REORDERED = 4
 _BT709, _UNSPECIFIED = 1, 2  # ffmpeg's numbers for colour matrices; HD video has the first
+_HD_HEIGHT = 720
 # A palette for every frame, so that no frame has to wait for the end of the film.
 _GIF_FILTERS = (
     ("split", ""),
@@ -121,6 +122,8 @@ def _frames(film, writer: _Writer) -> Iterator[tuple[Any, Picture]]:
 def _picture(frame, keep_alpha: bool) -> Picture:
     # PyAV 15 overlooks a matrix that equals the frame's own one.
     matrix, frame.colorspace = frame.colorspace, _UNSPECIFIED
+    if matrix == _UNSPECIFIED and frame.height >= _HD_HEIGHT:
+        matrix = _BT709  # as players take it
     pixels = frame.to_ndarray(format="rgba" if keep_alpha else "rgb24", src_colorspace=matrix)
     pixels = np.ascontiguousarray(np.rot90(pixels, frame.rotation // 90))
     if keep_alpha:

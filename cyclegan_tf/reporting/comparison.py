@@ -19,6 +19,8 @@ from cyclegan_tf.reporting.samples import DIRECTIONS, list_strips, read_strip
 
 MAX_RUNS = 8  # as many as there are colours that one can tell apart
 _CELL = 180
+# The parts of a protocol that only scores by a feature network depend on.
+_OF_NETWORK = {"features", "feature weights", "resize for features", "kid"}
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ def write_comparison(run_dirs: list[Path], path: Path) -> Path:
         raise UserError(f"{len(run_dirs)} runs: 2 to {MAX_RUNS} can be compared on a page")
     runs = _load(run_dirs)
     protocols, differing = _protocols(runs)
+    incomparable = "Scores" if set(differing) - _OF_NETWORK else "FID, KID and feature distances"
     sides = [_side_by_side(runs, direction) for direction in DIRECTIONS]
     html = load_template("comparison.html.j2").render(
         runs=runs,
@@ -75,6 +78,7 @@ def write_comparison(run_dirs: list[Path], path: Path) -> Path:
         settings=_differing_settings(runs),
         protocols=protocols,
         differing_protocols=differing,
+        incomparable=incomparable,
         directions=[side for side in sides if side],
         groups=charts.draw_comparison({run.name: run.series for run in runs}),
         chart=charts,

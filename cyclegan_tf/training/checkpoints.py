@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,6 +120,11 @@ class Checkpoints:
         if found is None:
             return False
         self._set_aside(found.damaged)
+        if not is_of_training(found):
+            raise UserError(
+                f"--run-dir {self.folder.parent}: holds generators alone, as an import does; it "
+                "cannot be trained on, but a new run can start from it with --init-from"
+            )
         try:
             self._check_replicas(found.path)
             _restore(self.checkpoint, found.path).assert_consumed()
@@ -279,28 +284,41 @@ def directions_of(found: Found, config: Config, weights: str | None = None) -> t
     """The directions whose generators a checkpoint holds.
 
     A training saves both, or only A to B if it is one-sided; a run that was imported may have one.
+
+    Raises:
+        UserError: if it cannot be read.
     """
-    try:
-        names = _reader(found.path).get_variable_to_shape_map()
-    except _UNREADABLE as error:
-        raise UserError(f"{found.path}: cannot be read ({_reason(error)})") from None
-    saved, kind = {name.split("/")[0] for name in names}, _kind(config, weights)
+    saved = {name.split("/")[0] for name in _names_in(found)}
+    kind = _kind(config, weights)
     return tuple(name for name in DIRECTIONS if f"{kind}_{name}" in saved)
 
 
 def is_of_training(found: Found) -> bool:
-    """Whether a checkpoint holds a training's state, not generators alone, as an import's does."""
-    return _reader(found.path).has_tensor("step/.ATTRIBUTES/VARIABLE_VALUE")
+    """Whether a checkpoint holds a training's state, not generators alone, as an import's does.
+
+    Raises:
+        UserError: if it cannot be read.
+    """
+    return "step/.ATTRIBUTES/VARIABLE_VALUE" in _names_in(found)
 
 
 def save_generators(run_dir: Path, generators: Mapping[str, keras.Model]) -> None:
     """Makes a checkpoint of generators alone, by direction: it can be exported, not trained on.
 
     One of both directions follows one of a single direction, which it replaces.
+
+    Raises:
+        UserError: if it cannot be written, as when the disk is full.
     """
     folder, number = Path(run_dir) / FOLDER, len(generators) - 1
     models = {f"generator_{direction}": model for direction, model in generators.items()}
-    _write(tf.train.Checkpoint(**models), folder, number)
+    try:
+        _write(tf.train.Checkpoint(**models), folder, number)
+    except (OSError, tf.errors.OpError) as error:
+        raise UserError(
+            f"{folder}: the generators cannot be written ({_reason(error)}); make room, and give "
+            "the same command again"
+        ) from None
     for path in folder.glob("step-*"):
         if _step_of(path.name) != number:
             path.unlink(missing_ok=True)
@@ -309,7 +327,8 @@ def save_generators(run_dir: Path, generators: Mapping[str, keras.Model]) -> Non
 def start_from(state: TrainingState, config: Config) -> None:
     """Gives a new run the networks of the run that ``config.run.init_from`` names.
 
-    Averages start as the other run's, if it keeps any; optimizers, history and step start anew.
+    Averages start as the other run's, if it keeps any; optimizers, history and step start anew, and
+    so do, with a warning, the networks that an imported run lacks.
 
     Raises:
         UserError: if there is no such run, its networks are others, or it has no checkpoint.
@@ -317,10 +336,16 @@ def start_from(state: TrainingState, config: Config) -> None:
     other_dir = Path(config.run.init_from)
     other = check_init_from(config)
     found = _newest(other_dir)
-    _load_models(found, present(state.networks))
-    if state.averages:
-        kind = "average" if other.run.average else "generator"
-        _load_models(found, {f"{kind}_{n}": m for n, m in present(state.averages).items()})
+    models = present(state.networks)
+    averages = present(state.averages) if state.averages else {}
+    if not is_of_training(found):
+        held = [f"generator_{direction}" for direction in directions_of(found, other)]
+        warn(f"--init-from {other_dir}: holds {' and '.join(held)} alone; all else starts anew")
+        models = {name: model for name, model in models.items() if name in held}
+        averages = {name: model for name, model in averages.items() if f"generator_{name}" in held}
+    _load_models(found, models)
+    kind = "average" if other.run.average else "generator"
+    _load_models(found, {f"{kind}_{name}": model for name, model in averages.items()})
 
 
 def warn(text: str) -> None:
@@ -352,6 +377,13 @@ def _newest(run_dir: Path) -> Found:
 def _kind(config: Config, weights: str | None = None) -> str:
     """What generators are called in a checkpoint, before the direction."""
     return "average" if config.run.average and weights != "last" else "generator"
+
+
+def _names_in(found: Found) -> Collection[str]:
+    try:
+        return _reader(found.path).get_variable_to_shape_map()
+    except _UNREADABLE as error:
+        raise UserError(f"{found.path}: cannot be read ({_reason(error)})") from None
 
 
 def _generator(

@@ -31,10 +31,7 @@ def make_strategy(config: RunConfig) -> tf.distribute.Strategy:
     # TensorFlow's default, made explicit: float32 convolutions on GPUs from Ampere on.
     tf.config.experimental.enable_tensor_float_32_execution(True)
     count = config.replicas or max(1, len(gpus))
-    if config.batch_size % count:
-        raise UserError(
-            f"--batch-size {config.batch_size}: must be divisible by the {count} replicas"
-        )
+    _check_batch(config, count, "--replicas 1 for one of them")
     if gpus and count <= len(gpus):
         return tf.distribute.MirroredStrategy([f"/gpu:{i}" for i in range(count)])
     split_cpu(config)
@@ -52,11 +49,16 @@ def _multi_worker_strategy(config: RunConfig) -> tf.distribute.Strategy:
             f"--replicas {config.replicas}: the workers of {VARIABLE} have {count} devices; leave "
             "it out"
         )
+    _check_batch(config, count, "fewer workers")
+    return strategy
+
+
+def _check_batch(config: RunConfig, count: int, otherwise: str) -> None:
     if config.batch_size % count:
         raise UserError(
-            f"--batch-size {config.batch_size}: must be divisible by the {count} replicas"
+            f"--batch-size {config.batch_size}: must be divisible by the {count} replicas; take "
+            f"{count}, or {otherwise}"
         )
-    return strategy
 
 
 def split_cpu(config: RunConfig) -> None:

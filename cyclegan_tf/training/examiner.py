@@ -8,6 +8,7 @@ from cyclegan_tf.config import Config
 from cyclegan_tf.data.shards import Shards
 from cyclegan_tf.evaluation.evaluator import Evaluator
 from cyclegan_tf.evaluation.features import load_feature_network
+from cyclegan_tf.reporting.metrics import list_protocols
 from cyclegan_tf.training.health import Complaint, HealthMonitor, Record, complaints
 from cyclegan_tf.training.state import TrainingState
 
@@ -58,13 +59,16 @@ class Examiner:
 def newest_is_best(records: list[Record], best_step: int | None) -> bool:
     """Whether the newest scores are better than those of the checkpoint kept as the best.
 
+    Scores by another protocol, as with other feature weights, do not compare: then they are.
+
     Args:
         records: all lines of metrics.jsonl so far, oldest first.
         best_step: the step of that checkpoint; None if there is none.
     """
+    since = max((step for step, _ in list_protocols(records)), default=0)
     scored = [record for record in records if _judged_by(record)]
     newest = criterion(scored[-1]) if scored else None
-    kept = [criterion(record) for record in scored if record["step"] == best_step]
+    kept = [criterion(one) for one in scored if one["step"] == best_step and best_step >= since]
     return newest is not None and all(value is None or newest < value for value in kept)
 
 
@@ -94,7 +98,8 @@ def _judged_by(record: Record) -> list[float | None]:
 def _evaluator(config: Config, shards: Shards) -> Evaluator | None:
     """None without evaluation, or where neither a truth nor a network could be the judge."""
     settings, network = config.evaluate, None
-    if not settings.every or (settings.features == "none" and not shards.manifest.paired):
+    paired = settings.paired or shards.manifest.paired
+    if not settings.every or (settings.features == "none" and not paired):
         return None
     if settings.features != "none":
         weights = Path(settings.feature_weights) if settings.feature_weights else None
@@ -104,5 +109,5 @@ def _evaluator(config: Config, shards: Shards) -> Evaluator | None:
         config.data.image_size,
         network,
         max_images=settings.images,
-        paired=shards.manifest.paired,
+        paired=paired,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from cyclegan_tf.cluster import Cluster
 from cyclegan_tf.config import Config
 from cyclegan_tf.training.history import ImageHistory
 from cyclegan_tf.training.state import TrainingState
@@ -50,7 +51,7 @@ class Histories(tf.Module):
         if not self.is_spread:
             return
         own = len(self.state.histories_a)
-        first = self.strategy.cluster_resolver.task_id * own
+        first = Cluster.from_environment().index * own
         for live, copies in ((self.state.histories_a, self.a), (self.state.histories_b, self.b)):
             for history, copy in zip(live, copies[first : first + own]):
                 for variable, value in zip(_variables(history), _variables(copy)):

@@ -390,9 +390,11 @@ def _value(record: Record, name: str) -> float:
 
 
 def _recent(losses: list[Record], name: str) -> float:
-    """The mean over the last tenth of the records, at least three."""
-    count = max(3, len(losses) // 10)
-    return float(np.mean([_value(record, name) for record in losses[-count:]]))
+    """The mean over the last tenth of the records, 3 to 20; NaN if none of them was finite."""
+    count = min(max(3, len(losses) // 10), 20)
+    values = [_value(record, name) for record in losses[-count:]]
+    finite = [value for value in values if math.isfinite(value)]
+    return float(np.mean(finite)) if finite else math.nan
 
 
 def _windows(values: list[float]) -> list[float]:

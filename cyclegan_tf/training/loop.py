@@ -120,7 +120,11 @@ class Training:
                 except _NotFinite:
                     text = self._describe_nonfinite()
                     if not self._rolled_back():
-                        raise UserError(text) from None
+                        other = " or with --on-nonfinite rollback"
+                        raise UserError(
+                            f"{text}: look at the pictures, or start another run with a lower "
+                            f"--learning-rate{other * (self.state.rate_factor is None)}"
+                        ) from None
                 rate = f"{float(self.state.rate_factor.numpy()):g} of the learning rate"
                 warn(f"{text}; going back to step {self.state.steps_done()} with {rate}")
 
@@ -192,8 +196,7 @@ class Training:
         return (
             f"--run-dir {self.run_dir}: step {step + 1}: {', '.join(bad) or 'a gradient'} not "
             f"finite, for {row} steps in a row; its pictures: {', '.join(names)}; they changed no "
-            "weight: look at the pictures, or start another run with a lower --learning-rate or "
-            "with --on-nonfinite rollback"
+            "weight"
         )
 
     def _calls(self, received: list[int]) -> Iterator[tuple[int, float, dict[str, float]]]:

@@ -27,30 +27,31 @@ _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO,
 
 
 @contextmanager
-def claimed(run_dir: Path) -> Iterator[None]:
-    """Makes ``run_dir`` and keeps other trainings out of it; takes it back if it stays empty.
+def claimed(run_dir: Path, flag: str = "--run-dir") -> Iterator[None]:
+    """Makes ``run_dir`` and keeps other processes out of it; takes it back if it stays empty.
 
-    The lock dies with the process, so a killed training never stands in the way of the next.
+    The lock dies with the process, so a killed training never stands in the way of the next. The
+    name of the flag is for messages.
 
     Raises:
-        UserError: if another process trains there, or the folder cannot be made or written to, as
+        UserError: if another process works there, or the folder cannot be made or written to, as
             when the disk is full.
     """
-    check_writable(run_dir, "--run-dir")
+    check_writable(run_dir, flag)
     made = [path for path in (run_dir, *run_dir.parents) if not path.exists()]
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--run-dir {run_dir}: cannot be written ({error.strerror})") from None
+        raise UserError(f"{flag} {run_dir}: cannot be written ({error.strerror})") from None
     try:
-        with locked(run_dir, lambda: _refuse_second(run_dir)):
+        with locked(run_dir, lambda: _refuse_second(run_dir, flag)):
             yield
     except OSError as error:
         if error.errno not in _DISK_ERRORS:
             raise
         raise UserError(
-            f"--run-dir {run_dir}: cannot be written ({error.strerror}: {error.filename or 'file'})"
-            "; mend that, and the same command goes on from the last checkpoint"
+            f"{flag} {run_dir}: cannot be written ({error.strerror}: {error.filename or 'file'}); "
+            "mend that, and the same command goes on from the last checkpoint"
         ) from error
     finally:
         with suppress(OSError):  # of the first that is not empty
@@ -58,9 +59,9 @@ def claimed(run_dir: Path) -> Iterator[None]:
                 path.rmdir()
 
 
-def _refuse_second(run_dir: Path) -> None:
+def _refuse_second(run_dir: Path, flag: str) -> None:
     raise UserError(
-        f"--run-dir {run_dir}: another process is training there; wait for it, or name another"
+        f"{flag} {run_dir}: another process is working there; wait for it, or name another"
     )
 
 
@@ -99,6 +100,11 @@ def check_run_directory(run_dir: Path, config: Config, flag: str = "--run-dir") 
             written to.
     """
     check_writable(run_dir, flag)
+    return holds_run(run_dir, config, flag)
+
+
+def holds_run(run_dir: Path, config: Config, flag: str = "--run-dir") -> bool:
+    """The same for one who only reads there."""
     if (run_dir / CONFIG_FILE).exists():
         differences = config.differences(Config.load(run_dir))
         if differences:
@@ -189,8 +195,10 @@ def check_init_from(config: Config) -> Config:
     return other
 
 
-def create_run_directory(run_dir: Path, config: Config) -> None:
+def create_run_directory(run_dir: Path, config: Config, flag: str = "--run-dir") -> None:
     """Makes the folder if need be, and writes its config.json, atomically.
+
+    The name of the flag is for the message.
 
     Raises:
         UserError: if it cannot be written.
@@ -201,4 +209,4 @@ def create_run_directory(run_dir: Path, config: Config) -> None:
         unfinished.write_text(config.to_json(), encoding="utf-8")
         unfinished.replace(run_dir / CONFIG_FILE)
     except OSError as error:
-        raise UserError(f"--run-dir {run_dir}: cannot be written ({error.strerror})") from None
+        raise UserError(f"{flag} {run_dir}: cannot be written ({error.strerror})") from None

@@ -33,6 +33,8 @@ def learning_rate(config: Config, step: tf.Tensor, total: int) -> tf.Tensor:
     Returns:
         A float32 scalar.
     """
+    if config.optimizer.decay_start == 1.0:  # never; the formula would fall after the last step
+        return tf.constant(full_rate(config), tf.float32)
     start = config.optimizer.decay_start * total
     left = (total - tf.cast(step, tf.float32)) / max(total - start, 1.0)
     return full_rate(config) * tf.clip_by_value(left, 0.0, 1.0)

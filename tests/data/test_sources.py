@@ -68,6 +68,14 @@ def test_a_start_reads_each_picture_once(cache, pictures, monkeypatch):
     assert found == sorted(path for path in pictures.rglob("*") if path.is_file())
 
 
+def test_a_cache_that_cannot_be_written_names_the_variable(cache, pictures, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tfrecords_tools.build.locked", full)
+    assert refusal(pictures).startswith(f"CYCLEGAN_TF_CACHE {cache}/pictures-")
+
+
 def test_the_packed_folder_is_named_after_the_pictures_folder(cache, pictures):
     assert open_data(str(pictures)).folder.name.startswith("pictures-")
 

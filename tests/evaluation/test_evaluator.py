@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import shutil
 from dataclasses import replace
@@ -200,7 +201,8 @@ def test_fewer_pictures_are_the_first_ones(shards, network):
     assert few.protocol() == {
         "data": f"demo ({shards.manifest.fingerprint[:8]})",
         "pictures": "5 of testA, 5 of testB",
-        "resize": "bicubic to 32, then bicubic to 8",
+        "resize": "bicubic to 32",
+        "resize for features": "bicubic to 8",
         "features": "quarters",
         "kid": "100 subsets of 2",
     }
@@ -215,6 +217,15 @@ def test_too_few_pictures_are_refused(tmp_path, network):
     with pytest.raises(UserError, match=r"3 test picture\(s\) of B .* at least 4 are needed"):
         Evaluator(shards, 16, network)
     assert Evaluator(shards, 16, None).protocol()["pictures"] == "4 of testA, 3 of testB"
+
+
+def test_places_of_a_tfds_data_set_are_no_names_of_pairs(tmp_path):
+    shards = pack_charts(tmp_path, trainA=4, trainB=4, testA=4, testB=4)
+    manifest = dataclasses.replace(shards.manifest, source="tfds:cycle_gan/maps")
+    shards = dataclasses.replace(shards, manifest=manifest)
+    Evaluator(shards, 16, None)
+    with pytest.raises(UserError, match=r"--paired: tfds:cycle_gan/maps carries no file names"):
+        Evaluator(shards, 16, None, paired=True)
 
 
 def test_pairs_with_other_names_are_refused(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -139,6 +140,13 @@ def test_what_killed_processes_left_is_removed_once(tmp_path):
     before = pictures._remove_leftovers.cache_info().misses
     save_picture(Picture(pixels(8, 8)), tmp_path / "b.png")
     assert pictures._remove_leftovers.cache_info().misses == before
+
+
+def test_containers_of_one_host_are_machines_of_their_own(monkeypatch):
+    monkeypatch.setattr(Path, "readlink", lambda _: Path("pid:[4026531836]"))
+    one = pictures._machine()
+    monkeypatch.setattr(Path, "readlink", lambda _: Path("pid:[4026532000]"))
+    assert pictures._machine() != one
 
 
 def test_a_name_may_be_as_long_as_there_can_be(tmp_path):

@@ -11,6 +11,7 @@ from collections import OrderedDict
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from cyclegan_tf import import_pytorch
 from cyclegan_tf.config import Config
@@ -19,8 +20,14 @@ from cyclegan_tf.errors import UserError
 from cyclegan_tf.exporting.pytorch import export_pytorch
 from cyclegan_tf.exporting.translator import load
 from cyclegan_tf.torch_file import read_tensors
-from cyclegan_tf.training.checkpoints import directions_of, find_checkpoint, load_generators
-from cyclegan_tf.training.run_directory import create_run_directory
+from cyclegan_tf.training.checkpoints import (
+    Checkpoints,
+    directions_of,
+    find_checkpoint,
+    load_generators,
+    start_from,
+)
+from cyclegan_tf.training.run_directory import claimed, create_run_directory
 from tests.exporting.helpers import make_run, pixels
 
 torch = pytest.importorskip("torch")
@@ -167,6 +174,48 @@ def test_both_directions_one_after_the_other(tmp_path):
     torch.save(state_of(reference.generator(3, 1)), tmp_path / "net.pth")
     with pytest.raises(UserError, match=r"--generator-filters: 3, not 2"):
         take(tmp_path / "net.pth", tmp_path / "run")
+
+
+def test_two_imports_into_one_run_do_not_meet(tmp_path):
+    torch.save(state_of(widened(reference.generator(2, 1))), tmp_path / "net.pth")
+    taken = pytest.raises(UserError, match=r"--output .*run: another process is working there")
+    with claimed(tmp_path / "run"), taken:
+        take(tmp_path / "net.pth", tmp_path / "run")
+    take(tmp_path / "net.pth", tmp_path / "run")
+
+
+def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
+    torch.save(state_of(widened(reference.generator(2, 1))), tmp_path / "net.pth")
+
+    def write(*_):
+        raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tf.train.Checkpoint, "write", write)
+        with pytest.raises(UserError, match=r"cannot be written \(No space left on device\)"):
+            take(tmp_path / "net.pth", tmp_path / "run")
+    take(tmp_path / "net.pth", tmp_path / "run")
+
+
+def test_a_run_can_start_from_an_import_but_not_go_on(tmp_path, new_training, tiny_config, capsys):
+    network = widened(reference.generator(2, 1))
+    torch.save(state_of(network), tmp_path / "net.pth")
+    take(tmp_path / "net.pth", tmp_path / "run", "--image-size", "32", "--direction", "ba")
+    settings = {"generator_filters": 2, "generator_blocks": 1, "average": 0.9, "image_size": 32}
+    settings |= {"discriminator_filters": 64, "discriminator_strided": 3}  # as in the paper
+    config = tiny_config(init_from=str(tmp_path / "run"), **settings)
+    state = new_training(config).state
+    before = [weight.numpy() for weight in state.networks.generator_ab.weights]
+    start_from(state, config)
+    assert "holds generator_ba alone; all else starts anew" in capsys.readouterr().err
+    imported = load_generators(tmp_path / "run", Config.load(tmp_path / "run")).ba.get_weights()
+    for model in (state.networks.generator_ba, state.averages.ba):
+        for weight, right in zip(model.get_weights(), imported):
+            np.testing.assert_array_equal(weight, right)
+    for weight, same in zip(state.networks.generator_ab.weights, before):
+        np.testing.assert_array_equal(weight.numpy(), same)
+    with pytest.raises(UserError, match=r"run: holds generators alone, as an import does"):
+        Checkpoints(state, tmp_path / "run", 3).restore_latest()
 
 
 def test_neither_pytorch_nor_a_pickle_is_run(tmp_path):

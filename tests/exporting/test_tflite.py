@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import sys
+from pathlib import Path
 
 import flatbuffers
 import numpy as np
@@ -16,7 +18,7 @@ from flatbuffers.table import Table
 from cyclegan_tf.config import Config
 from cyclegan_tf.data.shards import Shards
 from cyclegan_tf.errors import UserError
-from cyclegan_tf.exporting import tflite
+from cyclegan_tf.exporting import litert, tflite
 from cyclegan_tf.exporting.quiet import quiet_stderr
 from cyclegan_tf.exporting.tflite import (
     Parity,
@@ -189,6 +191,30 @@ def test_a_runs_file_has_a_speed(run_dir, tmp_path):
     assert 0 < speed.seconds < 10
     # A process that had loaded TensorFlow would hold hundreds of megabytes.
     assert speed.peak_megabytes is None or 0 < speed.peak_megabytes < 60
+
+
+def test_damaged_shards_are_read_as_the_run_has_mended_them(run_dir, shards, tmp_path):
+    own, data = tmp_path / "run", tmp_path / "shards"
+    shutil.copytree(run_dir, own)
+    shutil.copytree(shards, data)
+    config = Config.load(own).replace(data=str(data))
+    (own / "config.json").write_text(config.to_json(), encoding="utf-8")
+    path = Shards.open(data).paths("testB")[0]
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(UserError, match=r"shards: a record cannot be read .*_tools\.verify"):
+        export_tflite(own, tmp_path / "out", ["ba"], TfliteOptions())
+    (own / "mended_shards").mkdir()
+    shutil.copy(shards / path.name, own / "mended_shards")
+    (export,) = export_tflite(own, tmp_path / "out", ["ba"], TfliteOptions())
+    assert export.path.exists()
+
+
+@pytest.mark.parametrize(
+    ("status", "megabytes"), [("VmSize: 9 kB\n", None), ("VmHWM:\t 2048 kB\nVmRSS: 1 kB\n", 2.0)]
+)
+def test_peak_memory_where_the_system_tells_it(status, megabytes, monkeypatch):
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: status)
+    assert litert._peak_megabytes() == megabytes
 
 
 def test_pictures_are_chosen_by_seed(shards):

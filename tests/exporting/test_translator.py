@@ -156,6 +156,7 @@ def test_what_is_no_model(tmp_path, run_dir, models):
         (run_dir, "up"): "--direction up: must be ab or ba",
         (models["tflite"], "ba"): "holds one direction only",
         (models["saved_model"], "ba"): "holds no run",
+        (tmp_path, "ab"): "holds no run",
     }
     for arguments, message in cases.items():
         with pytest.raises(UserError, match=message):

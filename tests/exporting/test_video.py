@@ -303,3 +303,12 @@ def test_smooth_in_a_film(film, tmp_path):
         for smooth in (0.0, 0.8)
     ]
     assert flickers[1].flicker < 0.4 * flickers[0].flicker
+
+
+@pytest.mark.parametrize(("height", "matrix"), [(64, "ITU601"), (720, "ITU709")])
+def test_frames_that_name_no_matrix_are_read_as_players_do(height, matrix):
+    colour = np.full((height, 64, 3), (200, 60, 30), np.uint8)
+    frame = av.VideoFrame.from_ndarray(colour, format="rgb24")
+    frame = frame.reformat(format="yuv420p", dst_colorspace=matrix)
+    frame.colorspace = video._UNSPECIFIED
+    assert np.abs(video._picture(frame, False).pixels.astype(int) - colour).max() <= 3

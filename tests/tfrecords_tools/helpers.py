@@ -42,10 +42,10 @@ def records(folder: Path, split: str) -> dict[str, dict[str, Any]]:
     """The examples of a split by file name, read with TensorFlow, as training does."""
     import tensorflow as tf
 
-    from tfrecords_tools.manifest import Manifest
+    from cyclegan_tf.data.shards import Shards
     from tfrecords_tools.schema import parse_example
 
-    paths = [str(path) for path in Manifest.load(folder).paths(folder, split)]
+    paths = [str(path) for path in Shards.open(folder).paths(split)]
     examples = list(tf.data.TFRecordDataset(paths).map(parse_example).as_numpy_iterator())
     named = {example["filename"].decode(): example for example in examples}
     assert len(named) == len(examples)

@@ -113,7 +113,7 @@ def test_so_many_replicas_on_the_cpu(replicas):
 
 def test_a_batch_that_the_gpus_cannot_share_is_refused(hardware):
     hardware((8, 0), (8, 0))
-    with pytest.raises(UserError, match="--batch-size 3: must be divisible by the 2 replicas"):
+    with pytest.raises(UserError, match="divisible by the 2 replicas; take 2, or --replicas 1"):
         make_strategy(RunConfig(batch_size=3))
 
 

@@ -38,6 +38,16 @@ def test_the_best_is_lower_than_what_is_kept():
     assert not newest_is_best([*records, unscored], None)
 
 
+def test_scores_by_another_protocol_do_not_stand_in_the_way():
+    first, second = ({"feature weights": name} for name in ("a.h5", "b.h5"))
+    kept = {**scored(kid=0.2), "protocol": first}
+    newer = [{**scored(kid=0.3), "step": step} for step in (2, 3)]
+    assert not newest_is_best([kept, newer[0]], 1)
+    changed = {**newer[0], "protocol": second}
+    assert newest_is_best([kept, changed], 1)
+    assert not newest_is_best([kept, changed, {**newer[1], "kid_net_ab": 0.4}], 2)
+
+
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     return pack_demo(tmp_path_factory.mktemp("data") / "shards", train=2, test=3)
@@ -58,6 +68,13 @@ def test_scores_are_those_of_the_averages_against_the_truth(tiny_config, new_tra
     for weight in found.state.average_variables():
         weight.assign(0.0 * weight)
     assert found.scores() != scores
+
+
+def test_pairs_of_ones_own_are_judged_by_their_truth(tiny_config, new_training, tmp_path):
+    shards = pack_charts(tmp_path, trainA=2, trainB=2, testA=3, testB=3)
+    config = tiny_config("demo", evaluate_every=5, evaluate_paired=True)
+    scores = examiner(config, shards, new_training).scores()
+    assert criterion({"step": 5, **scores}) == (scores["mae_ab"] + scores["mae_ba"]) / 2
 
 
 def test_nothing_is_evaluated_without_a_judge(tiny_config, new_training, demo, tmp_path):

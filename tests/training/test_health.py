@@ -123,6 +123,16 @@ def test_a_value_that_was_not_finite_silences_nothing():
     records = run({"cycle_a": 0.6})
     records[0]["cycle_a"] = None
     assert checks(records) == ["cycle_a"]
+    records = run({"generator_ab": 0.001})
+    records[-2]["generator_ab"] = None
+    assert checks(records) == ["generator_ab"]
+
+
+def test_a_collapse_is_told_soon_in_a_long_run_too():
+    records = run(count=5000)
+    for record in records[-20:]:
+        record["generator_ab"] = 0.001
+    assert checks(records, total=1_000_000) == ["generator_ab"]
 
 
 def test_the_very_beginning_is_not_judged():

@@ -126,6 +126,7 @@ def test_too_many_in_a_row_end_the_run_and_name_step_terms_and_pictures(new_run,
     message = str(caught.value)
     assert "step 6: cycle_a nan not finite, for 3 steps in a row; its pictures: trainA/" in message
     assert ".png, trainB/" in message
+    assert message.endswith("a lower --learning-rate or with --on-nonfinite rollback")
     assert steps_saved(training.run_dir / "checkpoints")[0] == 4
     assert all(np.isfinite(array).all() for array in numbers_of_generators(training))
 
@@ -140,7 +141,7 @@ def test_a_roll_back_goes_on_with_half_the_rate(new_run, capsys, eager):
     spoil(training, lambda step: tf.logical_and(step >= 5, factor.read_value() > 0.3))
     assert training.run()
     error = capsys.readouterr().err
-    assert "going back to step 4 with 0.5 of the learning rate" in error
+    assert "they changed no weight; going back to step 4 with 0.5 of the learning rate" in error
     # The checkpoint of step 4 failed twice, so it counts as bad.
     assert "going back to step 0 with 0.25 of the learning rate" in error
     assert factor.numpy() == 0.25
@@ -154,8 +155,9 @@ def test_a_roll_back_goes_on_with_half_the_rate(new_run, capsys, eager):
 def test_a_roll_back_that_does_not_help_ends_the_run(new_run, eager):
     training = new_run(on_nonfinite="rollback", max_nonfinite=1)
     spoil(training, lambda step: step >= 0)
-    with pytest.raises(UserError, match="step 1: cycle_a nan not finite, for 1 steps in a row"):
+    with pytest.raises(UserError, match="step 1: cycle_a nan not finite, for 1 steps") as caught:
         training.run()
+    assert str(caught.value).endswith("start another run with a lower --learning-rate")
     assert training.state.rate_factor.numpy() == 1 / 32
 
 

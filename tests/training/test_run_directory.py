@@ -130,7 +130,7 @@ def elsewhere(tmp_path):
 
 
 def test_a_second_training_is_refused_until_the_first_is_dead(elsewhere, tmp_path):
-    refused = pytest.raises(UserError, match="another process is training there")
+    refused = pytest.raises(UserError, match="another process is working there")
     with refused, claimed(tmp_path / "run"):
         pass
     elsewhere.kill()

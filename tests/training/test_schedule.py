@@ -31,7 +31,7 @@ def test_the_decay_starts_where_it_is_asked_to(start, step, expected):
     assert rate(step, decay_start=start) == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.parametrize("step", [0, 100, 199])
+@pytest.mark.parametrize("step", [0, 100, 199, 200])
 def test_a_decay_start_of_1_is_no_decay(step):
     assert rate(step, decay_start=1.0) == 1.0
 

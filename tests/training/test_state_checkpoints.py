@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 from pathlib import Path
 from types import SimpleNamespace
@@ -326,13 +327,17 @@ def test_a_run_with_other_networks_is_refused(change, words, tiny_config, tmp_pa
     assert message.startswith(f"--init-from {tmp_path}: ") and words in message
 
 
-def test_each_worker_takes_its_own_histories_back(tiny_config, new_training):
+@pytest.mark.parametrize("first_kind", ["chief", "worker"])
+def test_each_worker_takes_its_own_histories_back(
+    first_kind, tiny_config, new_training, monkeypatch
+):
     config = tiny_config(history_size=2, batch_size=2)
     state = new_training(config).state
-    second = SimpleNamespace(
-        num_replicas_in_sync=2, cluster_resolver=SimpleNamespace(task_id=1)
-    )  # of two workers with a replica each
-    histories = Histories(state, config, second)
+    hosts = {"worker": ["a:1", "b:1"]} if first_kind == "worker" else {"chief": ["a:1"]}
+    task = {"type": "worker", "index": 1 if first_kind == "worker" else 0}  # the second of two
+    cluster = {"worker": ["b:1"], **hosts}
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": task}))
+    histories = Histories(state, config, SimpleNamespace(num_replicas_in_sync=2))
     for copies, first in ((histories.a, 1), (histories.b, 3)):
         for number, copy in enumerate(copies):
             copy.seen.assign(first + number)
