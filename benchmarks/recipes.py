@@ -81,7 +81,7 @@ def main() -> None:
         results = [_train_and_score(recipe, steps, seed, arguments) for seed in arguments.seeds]
         rows.append([recipe, str(steps), str(len(results))])
         rows[-1] += _cells(results, arguments.features)
-        _write_table(rows, _folder(arguments) / "table.md")
+        _write_table(rows, results[0]["protocol"], _folder(arguments) / "table.md")
 
 
 def _run(module: str, *arguments: object) -> None:
@@ -160,9 +160,10 @@ def _mean(values: list[float], digits: int) -> str:
     return f"{statistics.mean(values):.{digits}f}{spread}"
 
 
-def _write_table(rows: list[list[str]], path: Path) -> None:
+def _write_table(rows: list[list[str]], protocol: dict, path: Path) -> None:
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     lines.insert(1, "|" + "---|" * len(rows[0]))
+    lines += ["", "; ".join(f"{name}: {value}" for name, value in protocol.items())]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines), flush=True)

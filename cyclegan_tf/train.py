@@ -379,18 +379,18 @@ def _devices(training) -> str:
 
 
 def _closing_scores(training) -> list[str]:
-    """A line for each direction where the test pictures have a truth."""
+    """Where the test pictures have a truth, what is compared, and a line for each direction."""
     from cyclegan_tf.evaluation.evaluator import Evaluator
 
-    if not training.shards.manifest.paired:
+    config, shards = training.config, training.shards
+    if not (shards.manifest.paired or config.evaluate.paired):
         return []
-    size = training.config.data.image_size
-    evaluator = Evaluator(training.shards, size, None, paired=True)
+    evaluator = Evaluator(shards, config.data.image_size, None, paired=True)
     scores = evaluator.evaluate(training.state.shown_generators())
-    without = evaluator.baselines()["untranslated"]
+    without, protocol = evaluator.baselines()["untranslated"], evaluator.protocol()
     return [
-        _score_line(" to ".join(direction.upper()), scores[direction], without[direction])
-        for direction in scores
+        f"Against the truth of {protocol['pairs']} test pairs, {protocol['resize']} px:",
+        *(_score_line(" to ".join(way.upper()), scores[way], without[way]) for way in scores),
     ]
 
 
@@ -412,7 +412,7 @@ def _finish(training, run_dir: Path, export_dir: Path, scores: list[str]) -> Non
 
 def _score_line(name: str, ours: dict[str, float], without: dict[str, float]) -> str:
     return (
-        f"{name}, against the true test portraits: mean absolute error {ours['mae']:.1f} of 255 "
+        f"{name}: mean absolute error {ours['mae']:.1f} of 255 "
         f"(untranslated {without['mae']:.1f}), "
         f"SSIM {ours['ssim']:.3f} (untranslated {without['ssim']:.3f})"
     )

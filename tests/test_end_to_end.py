@@ -126,8 +126,9 @@ def test_the_command_says_what_it_does_and_what_came_of_it(finished, project):
     assert f"5 + 5 pictures at 16 px, {STEPS} steps of 2, 2 replica(s) on CPU, " in printed
     for words in (
         f"Done: {STEPS} steps.",
-        "A to B, against the true test portraits: mean absolute error ",
-        "B to A, against the true test portraits: mean absolute error ",
+        "Against the truth of 2 test pairs, bicubic to 16 px:",
+        "A to B: mean absolute error ",
+        "B to A: mean absolute error ",
         "(untranslated ",
         "SSIM ",
         "Pictures:  runs/whole/samples",
