@@ -99,7 +99,7 @@ def evaluate(arguments: argparse.Namespace, config: Config) -> dict:
     weights = arguments.weights or ("average" if config.run.average else "last")
     size = config.data.image_size
     found = find_weights(arguments.run_dir, config, weights)
-    generators = generators_of(found, config, None, size, weights)
+    generators = generators_of(found, config, image_size=size, weights=weights)
     is_told = arguments.data or config.data.data != Config().data.data
     if not is_told and not is_of_training(found):
         raise UserError(

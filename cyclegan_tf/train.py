@@ -7,6 +7,7 @@ the same run directory goes on where the run stopped.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shlex
 import shutil
@@ -119,6 +120,8 @@ def _picked_for(config: Config, given: dict[str, object], run_dir: Path) -> dict
     split_cpu(config.run)  # before the pictures are read, which starts TensorFlow
     shards = open_data(config.data.data, run_dir / MENDED)
     machine, size = Machine.this(), given.get("image_size")
+    if config.run.replicas:  # no more GPUs than that are used
+        machine = dataclasses.replace(machine, gpus=min(machine.gpus, config.run.replicas))
     try:
         return choose_for(shards, machine, size)
     except tf.errors.OpError as error:

@@ -54,6 +54,15 @@ def test_each_gpu_gets_a_picture_in_a_step():
     assert batches == [1, 1, 4]
 
 
+@pytest.mark.parametrize(("replicas", "batch_size"), [(0, 4), (1, 1)])
+def test_only_the_gpus_that_are_used_count(replicas, batch_size, monkeypatch, tmp_path):
+    shards = pack_charts(tmp_path, trainA=3, trainB=3, testA=1, testB=1)
+    monkeypatch.setattr(Machine, "this", classmethod(lambda _: Machine(8, 4)))
+    monkeypatch.setattr(command, "train", lambda config, *_: config.run.batch_size)
+    run = ["--preset", "auto", "--data", str(shards.folder), "--run-dir", str(tmp_path / "run")]
+    assert command.main([*run, "--replicas", str(replicas)]) == batch_size
+
+
 def test_what_is_not_as_in_fast_is_told(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(command, "_picked_for", lambda *_: choose(3400, 128, SERVER))
     monkeypatch.setattr(command, "train", lambda *_: 0)
