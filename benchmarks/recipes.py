@@ -47,6 +47,7 @@ RECIPES: dict[str, str] = {
     "fast-identity-every-4": "--preset fast --lambda-identity 2.5 --identity-every 4",
     "fast-identity-decay": "--preset fast --lambda-identity 2.5 --identity-decay 0.3",
     "fast-batch-4": "--preset fast --batch-size 4 --rate-scaling sqrt",
+    "fast-batch-4-linear": "--preset fast --batch-size 4 --rate-scaling linear",
     "fast-batch-4-unscaled": "--preset fast --batch-size 4",
     "fast-rate-2e-4": "--preset fast --learning-rate 2e-4",
     "fast-discriminator-rate-half": "--preset fast --discriminator-rate 0.5",
