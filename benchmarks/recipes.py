@@ -18,6 +18,7 @@ import shlex
 import statistics
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -93,7 +94,10 @@ def _run(module: str, *arguments: object) -> None:
 
 def _folder(arguments: argparse.Namespace) -> Path:
     """Where all that was trained on these pictures, at this size, is kept."""
-    return arguments.output / f"{Path(arguments.data).name}-{arguments.image_size}"
+    name, place = arguments.data, Path(arguments.data).resolve()
+    if name != "demo":  # folders of one name, in different places
+        name = f"{place.name}-{zlib.crc32(str(place).encode()):08x}"
+    return arguments.output / f"{name}-{arguments.image_size}"
 
 
 def _flags(recipe: str, arguments: argparse.Namespace) -> list[object]:

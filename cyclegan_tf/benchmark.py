@@ -12,7 +12,8 @@ from pathlib import Path
 from cyclegan_tf.benchmarking import SUBJECTS, measurement
 from cyclegan_tf.environment import start_tensorflow
 from cyclegan_tf.errors import UserError, run_command
-from cyclegan_tf.flags import Parser, add_setting_flags, config_from_flags
+from cyclegan_tf.flags import Parser, add_setting_flags, config_from_flags, given_settings
+from cyclegan_tf.presets import refuse_idle
 
 _AGAINST = ("tutorial",)
 
@@ -40,6 +41,7 @@ def main(argv: list[str] | None = None) -> int:
             f"--against {arguments.against}: must be {' or '.join(_AGAINST)}, with --what step"
         )
     config = config_from_flags(arguments)
+    refuse_idle(config, given_settings(arguments))
     steps = arguments.what in ("step", "memory")
     start_tensorflow(in_halves=steps and config.has_halves())
     extra = {"against": arguments.against} if arguments.against else {}

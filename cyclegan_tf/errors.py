@@ -37,6 +37,8 @@ def run_command(main: Callable[[list[str] | None], int | None]) -> NoReturn:
             ".venv/bin/python after `make train`, or pip install -r requirements.txt"
         )
     except PermissionError as error:  # wherever it is met; pathlib's questions raise it as well
+        if error.filename is None:
+            raise
         fail(f"{error.filename}: cannot be read or written ({error.strerror}); name another")
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

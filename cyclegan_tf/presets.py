@@ -186,9 +186,7 @@ def make_config(preset: str, **overrides: Any) -> Config:
         settings |= _LARGER.get(preset, {})
     if overrides.get("gradient_penalty", settings.get("gradient_penalty")) == 0:
         settings.pop("gradient_penalty_at", None)  # Nothing is left that could look anywhere.
-    config = Config(preset=preset).replace(**{**settings, **overrides})
-    _refuse_idle(config, overrides)
-    return config
+    return Config(preset=preset).replace(**{**settings, **overrides})
 
 
 # What a setting is needed for: these do nothing without it.
@@ -209,8 +207,16 @@ IDLE = {
 }
 
 
-def _refuse_idle(config: Config, given: dict[str, Any]) -> None:
-    """UserError for a setting that was given and would do nothing."""
+def refuse_idle(config: Config, given: dict[str, Any]) -> None:
+    """Not for a run that has begun: whatever it was given, it must be possible to go on.
+
+    Args:
+        config: all settings.
+        given: those that were asked for, by flat name.
+
+    Raises:
+        UserError: for a setting that was given and would do nothing.
+    """
     settings, defaults = config.flat(), Config().flat()
     for needed, idle in IDLE.items():
         is_off = settings[needed] in (0, "", "none", "swap")

@@ -7,7 +7,6 @@ the same run directory goes on where the run stopped.
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import shlex
 import shutil
@@ -22,8 +21,8 @@ from cyclegan_tf.config import Config, flag
 from cyclegan_tf.data.shards import MENDED, Shards
 from cyclegan_tf.environment import prepare_environment, start_tensorflow
 from cyclegan_tf.errors import UserError, run_command
-from cyclegan_tf.flags import Parser, add_setting_flags, config_from_flags, given_settings
-from cyclegan_tf.presets import make_config
+from cyclegan_tf.flags import Parser, add_setting_flags, given_settings
+from cyclegan_tf.presets import make_config, refuse_idle
 
 _DEFAULT_PRESET = "demo"
 _INTERRUPTED = 130  # the shell's status for a command ended by Ctrl-C
@@ -42,10 +41,16 @@ def main(argv: list[str] | None = None) -> int:
     )
     add_setting_flags(parser, _DEFAULT_PRESET)
     arguments = parser.parse_args(argv)
-    config = config_from_flags(arguments)
+    given = given_settings(arguments)
+    is_auto = arguments.preset == "auto"
+    # `auto` picks the batch later; until then, one that may be shared out.
+    first = {"batch_size": given.get("replicas") or 1, **given} if is_auto else given
+    config = make_config(arguments.preset, **first)
     run_dir = arguments.run_dir or Path("runs") / _run_name(config)
-    if config.preset == "auto":
-        config = _pick(config, given_settings(arguments), run_dir)
+    if is_auto:
+        config = _pick(config, given, run_dir)
+    if not (run_dir / "config.json").exists():
+        refuse_idle(config, given)
     export_dir = arguments.export_dir or Path("saved_models") / run_dir.resolve().name
     try:
         with _terminable():
@@ -120,14 +125,13 @@ def _picked_for(config: Config, given: dict[str, object], run_dir: Path) -> dict
     split_cpu(config.run)  # before the pictures are read, which starts TensorFlow
     shards = open_data(config.data.data, run_dir / MENDED)
     machine, size = Machine.this(), given.get("image_size")
-    if config.run.replicas:  # no more GPUs than that are used
-        machine = dataclasses.replace(machine, gpus=min(machine.gpus, config.run.replicas))
     try:
-        return choose_for(shards, machine, size)
+        picked = choose_for(shards, machine, size)
     except tf.errors.OpError as error:
         if not _mended(config, run_dir, error):
             raise
-        return choose_for(shards, machine, size)
+        picked = choose_for(shards, machine, size)
+    return {**picked, "batch_size": config.run.replicas or picked["batch_size"]}
 
 
 def train(config: Config, run_dir: Path, export_dir: Path) -> int:
@@ -317,12 +321,12 @@ def _mended(config: Config, run_dir: Path, error: Exception) -> bool:
     for damage in found:
         warn(f"{config.data.data}: {damage} is left out")
     # Another worker may have mended it meanwhile, so that nothing is left to be found.
-    if Cluster.from_environment().workers > 1 and (
-        found or isinstance(error, tf.errors.DataLossError)
-    ):
+    others = isinstance(error, tf.errors.DataLossError) or any((run_dir / MENDED).glob("*"))
+    if Cluster.from_environment().workers > 1 and (found or others):
+        reason = str(error).splitlines()[0][:200]
         raise UserError(
-            f"--data {config.data.data}: broken records are left out from now on; start all "
-            "workers again with the same command"
+            f"--data {config.data.data}: broken records are left out from now on ({reason}); start "
+            "all workers again with the same command"
         )
     return bool(found)
 
@@ -388,7 +392,8 @@ def _closing_scores(training) -> list[str]:
     config, shards = training.config, training.shards
     if not (shards.manifest.paired or config.evaluate.paired):
         return []
-    evaluator = Evaluator(shards, config.data.image_size, None, paired=True)
+    limit = 0 if shards.manifest.paired else config.evaluate.images
+    evaluator = Evaluator(shards, config.data.image_size, None, max_images=limit, paired=True)
     scores = evaluator.evaluate(training.state.shown_generators())
     without, protocol = evaluator.baselines()["untranslated"], evaluator.protocol()
     return [

@@ -54,7 +54,7 @@ def test_each_gpu_gets_a_picture_in_a_step():
     assert batches == [1, 1, 4]
 
 
-@pytest.mark.parametrize(("replicas", "batch_size"), [(0, 4), (1, 1)])
+@pytest.mark.parametrize(("replicas", "batch_size"), [(0, 4), (1, 1), (2, 2)])
 def test_only_the_gpus_that_are_used_count(replicas, batch_size, monkeypatch, tmp_path):
     shards = pack_charts(tmp_path, trainA=3, trainB=3, testA=1, testB=1)
     monkeypatch.setattr(Machine, "this", classmethod(lambda _: Machine(8, 4)))

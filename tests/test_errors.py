@@ -27,9 +27,10 @@ def test_what_the_user_can_mend_is_one_line(error, line, capsys):
     assert capsys.readouterr().err == f"{line}\n"
 
 
-def test_a_mistake_of_ours_is_not_hidden():
+@pytest.mark.parametrize("error", [RuntimeError("ours"), PermissionError(1, "of no file")])
+def test_a_mistake_of_ours_is_not_hidden(error):
     def main(_argv):
-        raise RuntimeError("ours")
+        raise error
 
-    with pytest.raises(RuntimeError, match="ours"):
+    with pytest.raises(type(error)):
         run_command(main)

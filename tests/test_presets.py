@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from cyclegan_tf.errors import UserError
-from cyclegan_tf.presets import PRESETS, SUMMARIES, make_config
+from cyclegan_tf.presets import PRESETS, SUMMARIES, make_config, refuse_idle
 
 PAPER = {
     "image_size": 256,
@@ -174,7 +174,6 @@ def test_an_unknown_setting_is_refused():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"epochs": 5, "steps": 100}, "--epochs 5: not with --steps 100; give one"),
         (
             {"evaluate_features": "inceptionv3"},
             "--evaluate-features inceptionv3: does nothing without --evaluate-every",
@@ -205,16 +204,28 @@ def test_an_unknown_setting_is_refused():
     ],
 )
 def test_a_setting_that_would_do_nothing_is_refused(settings, message):
+    config = make_config("fast", **settings)  # as a run that has begun may have it
     with pytest.raises(UserError) as caught:
-        make_config("fast", **settings)
+        refuse_idle(config, settings)
     assert str(caught.value) == message
 
 
-def test_a_setting_with_what_it_needs_is_taken():
-    make_config("fast", identity_every=4, lambda_identity=2.5)
-    make_config("fast", evaluate_every=500, evaluate_features="efficientnet-lite0")
-    make_config("fast", identity_every=1)  # as it is anyway
-    make_config("selfie2anime-v1", history_every=2)
+def test_the_length_is_given_once():
+    with pytest.raises(UserError, match="--epochs 5: not with --steps 100; give one"):
+        make_config("fast", epochs=5, steps=100)
+
+
+@pytest.mark.parametrize(
+    ("preset", "settings"),
+    [
+        ("fast", {"identity_every": 4, "lambda_identity": 2.5}),
+        ("fast", {"evaluate_every": 500, "evaluate_features": "efficientnet-lite0"}),
+        ("fast", {"identity_every": 1}),  # as it is anyway
+        ("selfie2anime-v1", {"history_every": 2}),
+    ],
+)
+def test_a_setting_with_what_it_needs_is_taken(preset, settings):
+    refuse_idle(make_config(preset, **settings), settings)
 
 
 def test_fast_has_its_penalty_where_it_was_found():

@@ -151,7 +151,7 @@ def test_files_that_are_no_code_are_installed_as_well():
         path
         for room in ("cyclegan_tf", "tfrecords_tools")
         for path in (ROOT / room).rglob("*")
-        if path.is_file() and path.suffix not in (".py", ".pyc")
+        if path.is_file() and path.suffix != ".py" and "__pycache__" not in path.parts
     }
     assert installed and found == installed
 

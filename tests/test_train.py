@@ -366,10 +366,14 @@ def test_of_several_workers_none_goes_on_with_what_another_has_mended(
     task = {"type": "worker", "index": 1}
     monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": task}))
     error = tf.errors.DataLossError(None, None, "corrupted record")
-    with pytest.raises(UserError, match="are left out from now on; start all workers again"):
+    with pytest.raises(UserError, match=r"now on \(corrupted record\); start all workers again"):
         command._mended(make(), workplace / "run", error)
     other = tf.errors.InvalidArgumentError(None, None, "of our own making")
     assert not command._mended(make(), workplace / "run", other)
+    (workplace / "run" / "mended_shards").mkdir(parents=True)
+    (workplace / "run" / "mended_shards" / "left_out.json").touch()
+    with pytest.raises(UserError, match=r"now on \(of our own making\); start all workers again"):
+        command._mended(make(), workplace / "run", other)
 
 
 def test_more_than_the_allowance_and_a_shard_that_is_gone_are_one_line(damaged, workplace):

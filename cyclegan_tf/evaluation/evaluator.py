@@ -53,8 +53,9 @@ class Evaluator:
         network: what FID and KID are taken with; None leaves them out.
         max_images: at most so many pictures of each domain, the first ones; 0 for all.
         paired: whether to compare with the truth: pictures of equal file names show the same.
-            Every one must have its partner, unless the data set is paired by itself: there a
-            damaged record has its neighbour in its place, and the other pairs are compared.
+            Every one must have its partner, unless the data set is paired by itself or was mended:
+            there a damaged record has its neighbour in its place, and the other pairs are compared.
+        paired_flag: what asked for that, for messages.
 
     Raises:
         UserError: if there are too few test pictures, or they are not paired and should be.
@@ -68,6 +69,7 @@ class Evaluator:
         *,
         max_images: int = 0,
         paired: bool = False,
+        paired_flag: str = "--paired",
     ) -> None:
         self.shards, self.image_size = shards, image_size
         self.network, self.paired = network, paired
@@ -75,7 +77,7 @@ class Evaluator:
         self._translators: dict[tuple[int, int], Any] = {}
         self.counts = {domain: self._count(domain) for domain in "AB"}
         if paired:
-            self._check_names()
+            self._check_names(paired_flag)
 
     def _count(self, domain: str) -> int:
         count = self.shards.manifest.count(f"test{domain}")
@@ -90,22 +92,24 @@ class Evaluator:
             )
         return count
 
-    def _check_names(self) -> None:
+    def _check_names(self, flag: str) -> None:
         a, b = (set(self._names[domain]) for domain in "AB")
-        manifest = self.shards.manifest
+        manifest, mended = self.shards.manifest, self.shards.mended
+        may_lack = manifest.paired or (mended is not None and mended.is_dir())
         if manifest.source.startswith("tfds:"):
             raise UserError(
-                f"--paired: {manifest.source} carries no file names that could tell the pairs; "
+                f"{flag}: {manifest.source} carries no file names that could tell the pairs; "
                 "give a folder of its pictures"
             )
-        if manifest.paired and not a & b:
+        if may_lack and not a & b:
             raise UserError(f"{manifest.source}: testA and testB have no file name in common")
-        if a != b and not manifest.paired:
+        if a != b and not may_lack:
             name = min(a ^ b)
             there, missing = "AB" if name in a else "BA"
+            among = f" among the first {self.limit}" if self.limit > 0 else ""
             raise UserError(
-                f"--paired: {manifest.source}: test{missing} has no {name.decode(errors='replace')}"
-                f", which test{there} has; each picture needs its partner there"
+                f"{flag}: {manifest.source}: test{missing} has no {name.decode(errors='replace')}"
+                f", which test{there} has{among}; each picture needs its partner there"
             )
 
     def protocol(self) -> dict[str, object]:

@@ -59,16 +59,18 @@ class Examiner:
 def newest_is_best(records: list[Record], best_step: int | None) -> bool:
     """Whether the newest scores are better than those of the checkpoint kept as the best.
 
-    Scores by another protocol, as with other feature weights, do not compare: then they are.
+    KIDs by other weights of the feature network do not compare: then they are.
 
     Args:
         records: all lines of metrics.jsonl so far, oldest first.
         best_step: the step of that checkpoint; None if there is none.
     """
-    since = max((step for step, _ in list_protocols(records)), default=0)
     scored = [record for record in records if _judged_by(record)]
-    newest = criterion(scored[-1]) if scored else None
-    kept = [criterion(one) for one in scored if one["step"] == best_step and best_step >= since]
+    if not scored:
+        return False
+    newest, judge = criterion(scored[-1]), _weights(records, scored[-1])
+    rivals = [record for record in scored if record["step"] == best_step]
+    kept = [criterion(rival) for rival in rivals if _weights(records, rival) == judge]
     return newest is not None and all(value is None or newest < value for value in kept)
 
 
@@ -80,6 +82,14 @@ def criterion(record: Record) -> float | None:
     """
     values = _judged_by(record)
     return None if None in values or not values else sum(values) / len(values)
+
+
+def _weights(records: list[Record], record: Record) -> str | None:
+    """The feature network's weights by which a record was judged; None if by the truth."""
+    if any(name.startswith("mae_") for name in record):
+        return None
+    told = [protocol for step, protocol in list_protocols(records) if step <= record["step"]]
+    return told[-1].get("feature weights") if told else None
 
 
 def _judged_by(record: Record) -> list[float | None]:
@@ -110,4 +120,5 @@ def _evaluator(config: Config, shards: Shards) -> Evaluator | None:
         network,
         max_images=settings.images,
         paired=paired,
+        paired_flag="--evaluate-paired",
     )

@@ -232,6 +232,13 @@ def test_pairs_with_other_names_are_refused(tmp_path):
     fewer = pack_charts(tmp_path, trainA=4, trainB=4, testA=4, testB=3)
     with pytest.raises(UserError, match=r"--paired: .*: testB has no 3\.png, which testA has"):
         Evaluator(fewer, 16, None, paired=True)
+    words = r"--mine: .*: test[AB] has no \d\.png, which test[AB] has among the first 4; "
+    with pytest.raises(UserError, match=words):
+        Evaluator(fewer, 16, None, paired=True, paired_flag="--mine", max_images=4)
+    # A mended shard has a neighbour in a broken record's place.
+    (tmp_path / "mended").mkdir()
+    mended = dataclasses.replace(fewer, mended=tmp_path / "mended")
+    assert Evaluator(mended, 16, None, paired=True).protocol()["pairs"] == 3
 
 
 def test_a_mended_record_costs_the_demo_one_pair(shards, people, tmp_path):

@@ -38,7 +38,7 @@ def test_the_best_is_lower_than_what_is_kept():
     assert not newest_is_best([*records, unscored], None)
 
 
-def test_scores_by_another_protocol_do_not_stand_in_the_way():
+def test_scores_by_other_feature_weights_do_not_stand_in_the_way():
     first, second = ({"feature weights": name} for name in ("a.h5", "b.h5"))
     kept = {**scored(kid=0.2), "protocol": first}
     newer = [{**scored(kid=0.3), "step": step} for step in (2, 3)]
@@ -46,6 +46,10 @@ def test_scores_by_another_protocol_do_not_stand_in_the_way():
     changed = {**newer[0], "protocol": second}
     assert newest_is_best([kept, changed], 1)
     assert not newest_is_best([kept, changed, {**newer[1], "kid_net_ab": 0.4}], 2)
+    moved = {**newer[0], "protocol": {**first, "data": "elsewhere"}}
+    assert not newest_is_best([kept, moved], 1)
+    true = [{**one, "mae_ab": 20.0 + one["step"]} for one in (kept, changed)]
+    assert not newest_is_best(true, 1)
 
 
 @pytest.fixture(scope="module")
