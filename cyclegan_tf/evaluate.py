@@ -106,17 +106,16 @@ def evaluate(arguments: argparse.Namespace, config: Config) -> dict:
             f"--data: is needed, as {arguments.run_dir} was imported without; name pictures like "
             "those that it was trained on"
         )
-    network = load_feature_network(arguments.features, arguments.feature_weights)
     shards = open_data_of(arguments.run_dir, config.data.data, arguments.data)
+    network = load_feature_network(arguments.features, arguments.feature_weights)
+    is_own = not arguments.data  # what the run was told of its own pictures holds for no others
     with readable(shards):
         evaluator = Evaluator(
             shards,
             size,
             network,
             max_images=arguments.max_images,
-            paired=arguments.paired
-            or shards.manifest.paired
-            or (config.evaluate.paired and not arguments.data),
+            paired=arguments.paired or shards.has_truth(config if is_own else Config()),
         )
         scores, baselines = evaluator.evaluate(generators), evaluator.baselines()
     protocol = evaluator.protocol()

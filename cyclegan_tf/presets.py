@@ -208,7 +208,7 @@ IDLE = {
 
 
 def refuse_idle(config: Config, given: dict[str, Any]) -> None:
-    """Not for a run that has begun: whatever it was given, it must be possible to go on.
+    """Refuses what was given and would do nothing; only for a new run, as others must go on.
 
     Args:
         config: all settings.

@@ -23,6 +23,17 @@ from cyclegan_tf.environment import prepare_environment, start_tensorflow
 from cyclegan_tf.errors import UserError, run_command
 from cyclegan_tf.flags import Parser, add_setting_flags, given_settings
 from cyclegan_tf.presets import make_config, refuse_idle
+from cyclegan_tf.training.run_directory import (
+    CONFIG_FILE,
+    check_data,
+    check_init_from,
+    check_run_directory,
+    check_writable,
+    claimed,
+    create_run_directory,
+    holds_run,
+    note_data,
+)
 
 _DEFAULT_PRESET = "demo"
 _INTERRUPTED = 130  # the shell's status for a command ended by Ctrl-C
@@ -49,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
     run_dir = arguments.run_dir or Path("runs") / _run_name(config)
     if is_auto:
         config = _pick(config, given, run_dir)
-    if not (run_dir / "config.json").exists():
+    if not (run_dir / CONFIG_FILE).exists():
         refuse_idle(config, given)
     export_dir = arguments.export_dir or Path("saved_models") / run_dir.resolve().name
     try:
@@ -83,7 +94,6 @@ def _pick(config: Config, given: dict[str, object], run_dir: Path) -> Config:
     """
     start_tensorflow(in_halves=True)
     from cyclegan_tf.automatic import PICKED
-    from cyclegan_tf.training.run_directory import CONFIG_FILE
 
     if (run_dir / CONFIG_FILE).exists():
         begun = Config.load(run_dir).flat()
@@ -146,7 +156,6 @@ def train(config: Config, run_dir: Path, export_dir: Path) -> int:
         UserError: for anything the user can mend; nothing is half-written then.
     """
     from cyclegan_tf.exporting.serving_files import check_guides
-    from cyclegan_tf.training.run_directory import check_writable, claimed
 
     prepare_environment(in_halves=config.has_halves())
     if not Cluster.from_environment().is_chief:
@@ -163,10 +172,7 @@ def _train_as_worker(config: Config, run_dir: Path) -> int:
     What the chief refuses before it waits for the others is refused here as well, as nobody would
     come to whom this one could wait for.
     """
-    from cyclegan_tf.training.run_directory import holds_run
-
     shards = _checked_shards(config, run_dir, is_new=not holds_run(run_dir, config))
-
     try:
         with _other_workers(), _enough_memory(config):
             training = _set_up(config, run_dir, shards)
@@ -222,12 +228,6 @@ def _enough_memory(config: Config) -> Iterator[None]:
 
 
 def _train(config: Config, run_dir: Path, export_dir: Path) -> int:
-    from cyclegan_tf.training.run_directory import (
-        check_run_directory,
-        create_run_directory,
-        note_data,
-    )
-
     is_new = not check_run_directory(run_dir, config)
     shards = _checked_shards(config, run_dir, is_new)
     while True:
@@ -254,8 +254,6 @@ def _train(config: Config, run_dir: Path, export_dir: Path) -> int:
 
 def _checked_shards(config: Config, run_dir: Path, is_new: bool) -> Shards:
     """The shards, once all is checked that needs no other worker."""
-    from cyclegan_tf.training.run_directory import check_data
-
     shards = _open_shards(config, run_dir)
     check_data(run_dir, config, shards)
     if is_new:
@@ -266,8 +264,7 @@ def _checked_shards(config: Config, run_dir: Path, is_new: bool) -> Shards:
 def _check_judge(config: Config, shards: Shards) -> None:
     """UserError where scores were asked for and nothing could give any; presets ask as well."""
     wanted = config.evaluate.every
-    is_paired = config.evaluate.paired or shards.manifest.paired
-    if not wanted or config.evaluate.features != "none" or is_paired:
+    if not wanted or config.evaluate.features != "none" or shards.has_truth(config):
         return
     if wanted != make_config(config.preset).evaluate.every:
         raise UserError(
@@ -284,7 +281,6 @@ def _open_shards(config: Config, run_dir: Path) -> Shards:
         UserError: for a mistake that can be found before that, too.
     """
     from cyclegan_tf.data.sources import open_data
-    from cyclegan_tf.training.run_directory import CONFIG_FILE, check_init_from
 
     # A run that has begun holds what it started from.
     if not (run_dir / CONFIG_FILE).exists():
@@ -390,10 +386,10 @@ def _closing_scores(training) -> list[str]:
     from cyclegan_tf.evaluation.evaluator import Evaluator
 
     config, shards = training.config, training.shards
-    if not (shards.manifest.paired or config.evaluate.paired):
+    if not shards.has_truth(config):
         return []
-    limit = 0 if shards.manifest.paired else config.evaluate.images
-    evaluator = Evaluator(shards, config.data.image_size, None, max_images=limit, paired=True)
+    size, count = config.data.image_size, config.evaluate.images
+    evaluator = Evaluator(shards, size, None, max_images=count, paired=True)
     scores = evaluator.evaluate(training.state.shown_generators())
     without, protocol = evaluator.baselines()["untranslated"], evaluator.protocol()
     return [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from cyclegan_tf.config import Config
 from tfrecords_tools.manifest import Manifest, Shard
 from tfrecords_tools.paths import AnyPath, as_path
 
@@ -55,6 +56,10 @@ class Shards:
     def paths(self, split: str) -> list[AnyPath]:
         """The files of a split, in order; empty if it is not there."""
         return [self.path(shard) for shard in self.manifest.splits.get(split, ())]
+
+    def has_truth(self, config: Config) -> bool:
+        """Whether test pictures of equal names show the same, by nature or as a run was told."""
+        return self.manifest.paired or config.evaluate.paired
 
     def pairs_per_epoch(self) -> int:
         """max(|A|, |B|) of the training splits."""

@@ -4,7 +4,7 @@ It is written with the ``flatbuffers`` library, which TensorFlow brings along, a
 schema (tensorflow/tflite-support, metadata_schema.fbs). The packages with a ready-made writer do
 not fit: tflite-support ends at Python 3.11 and a protobuf older than TensorFlow's; mediapipe 1.2.2
 has lost a part that its writer imports, and its OpenCV replaces the NumPy that TensorFlow 2.15
-needs. mediapipe's rendering of the schema reads what a test expects.
+needs. A test expects each field at its number in the schema, where mediapipe 0.10.21 reads it.
 """
 
 from __future__ import annotations

@@ -108,7 +108,7 @@ def _judged_by(record: Record) -> list[float | None]:
 def _evaluator(config: Config, shards: Shards) -> Evaluator | None:
     """None without evaluation, or where neither a truth nor a network could be the judge."""
     settings, network = config.evaluate, None
-    paired = settings.paired or shards.manifest.paired
+    paired = shards.has_truth(config)
     if not settings.every or (settings.features == "none" and not paired):
         return None
     if settings.features != "none":

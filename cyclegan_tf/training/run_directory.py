@@ -104,7 +104,7 @@ def check_run_directory(run_dir: Path, config: Config, flag: str = "--run-dir") 
 
 
 def holds_run(run_dir: Path, config: Config, flag: str = "--run-dir") -> bool:
-    """The same for one who only reads there."""
+    """What ``check_run_directory`` tells, for one who only reads there: it may be read-only."""
     if (run_dir / CONFIG_FILE).exists():
         differences = config.differences(Config.load(run_dir))
         if differences:
