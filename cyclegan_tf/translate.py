@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _KNOWN = PICTURES + FILMS
 _SMOOTH = 0.8
+# Squares of this side have as many pixels as pictures may have (tfrecords_tools.images.MAX_PIXELS).
+_LARGEST_SIZE = 9459
 
 
 @dataclass(frozen=True)
@@ -137,8 +139,10 @@ def _share(text: str) -> float:
 def _size(text: str) -> int | None:
     if text == "keep":
         return None
-    if not text.isdecimal() or not 8 <= int(text) <= 16384:
-        raise UserError(f"--size {text}: must be keep or a number of pixels from 8 to 16384")
+    if not text.isdecimal() or not 8 <= int(text) <= _LARGEST_SIZE:
+        raise UserError(
+            f"--size {text}: must be keep or a number of pixels from 8 to {_LARGEST_SIZE}"
+        )
     return int(text)
 
 
@@ -285,15 +289,15 @@ def translate_jobs(
 
 def _read_batches(jobs: list[Job], arguments, outcome: Outcome, on_bad) -> Iterator[list]:
     """Decoded pictures in rows of equal size, at most --batch-size and one tile's memory each."""
-    from cyclegan_tf.exporting.pictures import BadFile, read_picture
+    from cyclegan_tf.exporting.pictures import BadFile, read_picture, reason_of
     from cyclegan_tf.exporting.translator import most_at_once
 
     batch: list = []
     for job in jobs:
         try:
             picture = read_picture(job.source).resized(arguments.size)
-        except BadFile as error:
-            outcome.failed.append((job.source, str(error)))
+        except (BadFile, MemoryError) as error:
+            outcome.failed.append((job.source, reason_of(error)))
             on_bad()
             continue
         most = most_at_once(picture.pixels, arguments.batch_size)
@@ -308,16 +312,21 @@ def _read_batches(jobs: list[Job], arguments, outcome: Outcome, on_bad) -> Itera
 def _translate_batch(translator, batch: list, arguments, outcome: Outcome) -> None:
     import numpy as np
 
-    from cyclegan_tf.exporting.pictures import BadFile, save_picture
+    from cyclegan_tf.exporting.pictures import BadFile, reason_of, save_picture
 
-    translations = translator.translate_batch(np.stack([picture.pixels for _, picture in batch]))
+    try:
+        originals = np.stack([picture.pixels for _, picture in batch])
+        translations = translator.translate_batch(originals)
+    except MemoryError as error:
+        outcome.failed += [(job.source, reason_of(error)) for job, _ in batch]
+        return
     for (job, picture), pixels in zip(batch, translations):
         result = picture.with_pixels(pixels)
         try:
             save_picture(picture.beside(result) if arguments.side_by_side else result, job.target)
             outcome.done += 1
-        except BadFile as error:
-            outcome.failed.append((job.source, str(error)))
+        except (BadFile, MemoryError) as error:
+            outcome.failed.append((job.source, reason_of(error)))
 
 
 def _translate_film(translator, job: Job, arguments, outcome: Outcome) -> None:

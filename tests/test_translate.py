@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import subprocess
@@ -16,6 +17,7 @@ from cyclegan_tf.errors import run_command
 from cyclegan_tf.exporting import translator
 from cyclegan_tf.exporting.translator import Translator
 from tests.exporting.helpers import make_run, pixels, still_and_moving, write_film
+from tfrecords_tools.images import MAX_PIXELS
 
 
 @pytest.fixture
@@ -196,6 +198,38 @@ def test_size_and_side_by_side(command, folder, tmp_path):
     np.testing.assert_array_equal(both[:, :8] + both[:, 8:], np.full((8, 8, 3), 255))
 
 
+def test_the_largest_size_is_that_of_the_largest_square():
+    assert math.isqrt(MAX_PIXELS) == translate._LARGEST_SIZE
+
+
+def test_a_picture_that_would_become_too_large_stops_nothing(command, tmp_path):
+    save(tmp_path / "in" / "a.png", pixels(16, 16))
+    save(tmp_path / "in" / "thin.png", pixels(2000, 1))
+    status, said = command(tmp_path / "in", "--output", tmp_path / "out", "--size", 512)
+    assert status == 1
+    assert "thin.png: 512 × 1024000 pixels at size 512, more than 89,478,485" in said
+    assert "1 translated, 1 failed" in said
+
+
+def test_what_needs_too_much_memory_stops_nothing(command, tmp_path, monkeypatch):
+    pytest.importorskip("av")
+
+    def network(images):
+        if images.shape[2] > 16:
+            raise MemoryError
+        return images
+
+    monkeypatch.setattr(translator, "load", lambda *_: Translator(network))
+    for name, width in (("a", 20), ("b", 20), ("c", 16)):
+        save(tmp_path / "in" / f"{name}.png", pixels(16, width))
+    write_film(tmp_path / "in" / "d.mp4", still_and_moving(3))
+    status, said = command(tmp_path / "in", "--output", tmp_path / "out")
+    assert status == 1
+    assert said.count(": needs more memory than there is") == 3
+    assert "1 translated, 3 failed" in said
+    assert tree(tmp_path / "out") == ["c.png"]
+
+
 def test_pictures_of_one_size_are_translated_together(monkeypatch, tmp_path):
     batches = []
 
@@ -216,7 +250,7 @@ def test_pictures_of_one_size_are_translated_together(monkeypatch, tmp_path):
 
 def test_films_beside_pictures_with_the_flicker(command, folder, tmp_path):
     pytest.importorskip("av")
-    write_film(folder / "film.mp4", still_and_moving(9), sound=True)
+    write_film(folder / "film.mp4", still_and_moving(9), sound=1)
     (folder / "bad.gif").write_bytes(b"no film")
     status, said = command(folder, "--output", tmp_path / "out", "--smooth")
     assert status == 1
@@ -249,7 +283,8 @@ def test_a_folder_that_cannot_be_read_has_failed(command, folder, tmp_path, monk
 @pytest.mark.parametrize(
     "flags, message",
     [
-        (["--size", "7"], "--size 7: must be keep or a number of pixels from 8 to 16384"),
+        (["--size", "7"], "--size 7: must be keep or a number of pixels from 8 to 9459"),
+        (["--size", "9460"], "--size 9460: must be keep or a number of pixels from 8 to 9459"),
         (["--smooth", "1"], "--smooth 1.0: must be from 0 to 0.95"),
         (["--smooth", "a.mp4"], "--smooth a.mp4: must be a number from 0 to 0.95; without one, "),
         (["--batch-size", "0"], "--batch-size 0: must be at least 1"),

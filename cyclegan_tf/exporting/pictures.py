@@ -16,7 +16,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tfrecords_tools.images import JPEG_QUALITY, on_white, readable_formats, to_srgb, upright
+from tfrecords_tools.images import (
+    JPEG_QUALITY,
+    MAX_PIXELS,
+    on_white,
+    readable_formats,
+    to_srgb,
+    upright,
+)
 
 # Kinds that hold no alpha.
 _OPAQUE = ("JPEG", "PPM")
@@ -55,12 +62,21 @@ class Picture:
     alpha: np.ndarray | None = None
 
     def resized(self, size: int | None) -> Picture:
-        """The same with a shorter side of ``size`` pixels; None leaves it as it is."""
+        """The same with a shorter side of ``size`` pixels; None leaves it as it is.
+
+        Raises:
+            BadFile: if it would have more pixels than a file that is read may have.
+        """
         height, width = self.pixels.shape[:2]
         if size is None or min(height, width) == size:
             return self
         factor = size / min(height, width)
         shape = (max(size, round(width * factor)), max(size, round(height * factor)))
+        if shape[0] * shape[1] > MAX_PIXELS:
+            raise BadFile(
+                f"{shape[0]} × {shape[1]} pixels at size {size}, more than {MAX_PIXELS:,}; take a "
+                "smaller size"
+            )
         alpha = None if self.alpha is None else _resize(self.alpha, shape)
         return Picture(_resize(self.pixels, shape), alpha)
 
@@ -118,12 +134,14 @@ def save_picture(picture: Picture, path: Path) -> None:
     try:
         with unfinished_file(path) as unfinished:
             image.save(unfinished, kind, quality=JPEG_QUALITY, subsampling="4:4:4")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, MemoryError) as error:
         raise BadFile(f"{path} cannot be written ({reason_of(error)})") from error
 
 
 def reason_of(error: Exception) -> str:
     """An error in a few words, without the names of files that the user does not know."""
+    if isinstance(error, MemoryError):  # Most of these say nothing.
+        return "needs more memory than there is"
     text = getattr(error, "strerror", None) or str(error)
     return " ".join(text.split()) or type(error).__name__
 

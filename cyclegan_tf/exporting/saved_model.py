@@ -14,6 +14,7 @@ from cyclegan_tf.config import STRIDE, Config
 from cyclegan_tf.data.pipeline import to_pixels, to_range
 from cyclegan_tf.errors import UserError
 from cyclegan_tf.exporting import serving_files
+from cyclegan_tf.exporting.first_frame import first_frame
 from cyclegan_tf.locking import locked
 from cyclegan_tf.models.layers import trainable_variables
 from cyclegan_tf.models.networks import DIRECTIONS, present
@@ -24,6 +25,7 @@ MAX_PIXELS = 4096 * 4096
 # Two halvings of 8 pixels leave 2, the least that the residual blocks can mirror one pixel of.
 _LEAST_SIDE = 8
 _HEADER_BYTES = 32
+_GIF = (b"GIF87a", b"GIF89a")
 
 
 def export_saved_models(
@@ -150,22 +152,31 @@ def decode_checked(encoded: tf.Tensor) -> tf.Tensor:
 
     Raises:
         tf.errors.InvalidArgumentError: in the graph, if it is damaged, of another kind, or has more
-            than 4096 × 4096 pixels.
+            than 4096 × 4096 pixels in the header or when it is decoded.
     """
-    height, width = tf.unstack(_header_size(encoded), 2)
+    encoded = tf.cond(_starts(encoded, *_GIF), lambda: first_frame(encoded), lambda: encoded)
+    with tf.control_dependencies([_assert_fits(_header_size(encoded))]):
+        pixels = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+    # What a decoder makes of a header is its own affair, and the network takes far more memory.
+    with tf.control_dependencies([_assert_fits(tf.shape(pixels, tf.int64)[:2])]):
+        return tf.ensure_shape(pixels, [None, None, 3])
+
+
+def _assert_fits(height_and_width: tf.Tensor) -> tf.Operation:
+    """An assertion about int64 [2]; None where it is checked at once, outside of a graph."""
+    height, width = tf.unstack(height_and_width, 2)
     message = f"image_bytes: not a JPEG, PNG, BMP or GIF file of 1 to {MAX_PIXELS} pixels"
     fits = (height > 0) & (width > 0) & (height <= MAX_PIXELS // tf.maximum(width, 1))
-    with tf.control_dependencies([tf.debugging.Assert(fits, [message, height, width])]):
-        pixels = tf.io.decode_image(encoded, channels=3, expand_animations=False)
-    return tf.ensure_shape(pixels, [None, None, 3])
+    return tf.debugging.Assert(fits, [message, height, width])
+
+
+def _starts(encoded: tf.Tensor, *signatures: bytes) -> tf.Tensor:
+    return tf.reduce_any([tf.strings.substr(encoded, 0, len(s)) == s for s in signatures])
 
 
 def _header_size(encoded: tf.Tensor) -> tf.Tensor:
     """int64 [2], height and width as the file's header states them; 0 for an unknown kind."""
     header = tf.strings.substr(encoded, 0, _HEADER_BYTES) + "\0" * _HEADER_BYTES
-
-    def starts(*signatures: bytes) -> tf.Tensor:
-        return tf.reduce_any([tf.strings.substr(header, 0, len(s)) == s for s in signatures])
 
     def numbers(start: int, kind: tf.DType, little_endian: bool) -> tf.Tensor:
         raw = tf.strings.substr(header, start, 2 * kind.size)
@@ -175,13 +186,13 @@ def _header_size(encoded: tf.Tensor) -> tf.Tensor:
     return tf.case(
         [
             (
-                starts(b"\xff\xd8\xff"),
+                _starts(header, b"\xff\xd8\xff"),
                 lambda: tf.cast(tf.io.extract_jpeg_shape(encoded)[:2], tf.int64),
             ),
-            (starts(b"\x89PNG\r\n\x1a\n"), lambda: numbers(16, tf.int32, False)),
+            (_starts(header, b"\x89PNG\r\n\x1a\n"), lambda: numbers(16, tf.int32, False)),
             # A height below zero is that of a BMP whose rows are stored from the top.
-            (starts(b"BM"), lambda: numbers(18, tf.int32, True)),
-            (starts(b"GIF87a", b"GIF89a"), lambda: numbers(6, tf.uint16, True)),
+            (_starts(header, b"BM"), lambda: numbers(18, tf.int32, True)),
+            (_starts(header, *_GIF), lambda: numbers(6, tf.uint16, True)),
         ],
         default=lambda: tf.zeros([2], tf.int64),
     )

@@ -25,9 +25,11 @@ _README = """\
 Start the server, in this folder:
 
     docker run --rm -p 8500:8500 -p 8501:8501 -v "$PWD:/models/{name}:ro" \\
-      tensorflow/serving --model_config_file=/models/{name}/models.config
+      tensorflow/serving --model_config_file=/models/{name}/models.config \\
+      --rest_api_timeout_in_ms=3600000
 
-Translate a picture (JPEG, PNG, BMP or GIF, of any size up to 4096 × 4096 pixels):
+Translate a picture (JPEG, PNG, BMP or GIF, of any size up to 4096 × 4096 pixels; a generator of 64
+channels needs about 1 GB of memory for 1024 × 1024 pixels, and 16 GB for 4096 × 4096):
 
     (printf '{{"signature_name": "serving_default", "instances": [{{"image_bytes": {{"b64": "'
      base64 < photo.jpg | tr -d '\\n'; printf '"}}}}]}}') |
@@ -60,7 +62,8 @@ gRPC (port 8500), with `pip install tensorflow tensorflow-serving-api`:
     request.model_spec.signature_name = "serving_default"
     photo = open("photo.jpg", "rb").read()
     request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto([photo]))
-    channel = grpc.insecure_channel("localhost:8500")
+    options = [("grpc.max_receive_message_length", -1)]  # A PNG can exceed the usual 4 MiB.
+    channel = grpc.insecure_channel("localhost:8500", options)
     service = prediction_service_pb2_grpc.PredictionServiceStub(channel)
     png = service.Predict(request).outputs["image_bytes"].string_val[0]
 

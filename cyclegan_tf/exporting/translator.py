@@ -63,7 +63,7 @@ class Translator:
             list if a list came in.
 
         Raises:
-            BadFile: if a file is not a readable picture.
+            BadFile: if a file is not a readable picture, or a picture is too large at ``size``.
             ValueError: if an array is not uint8 of one of the shapes above.
         """
         if isinstance(images, (list, tuple)):

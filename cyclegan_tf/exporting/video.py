@@ -63,7 +63,7 @@ def translate_film(
     options: FilmOptions,
     on_frame: Callable[[], Any] = lambda: None,
 ) -> FilmReport:
-    """Translates a GIF or a film in constant memory; sound is copied as it is.
+    """Translates a GIF or a film in constant memory; all tracks of sound are copied as they are.
 
     Args:
         source: the film.
@@ -73,7 +73,8 @@ def translate_film(
         on_frame: called after each frame.
 
     Raises:
-        BadFile: if the film cannot be read or the translation not be written.
+        BadFile: if the film cannot be read or the translation not be written, or a track of sound
+            does not fit into a file of the target's kind.
         UserError: if PyAV is not installed.
     """
     av = import_av()
@@ -82,7 +83,7 @@ def translate_film(
             loop = _gif_loop(source) if target.suffix.lower() == ".gif" else None
             with _Writer(unfinished, film, loop) as writer:
                 return _translate_frames(film, writer, translate, options, on_frame)
-    except (av.error.FFmpegError, OSError, ValueError, IndexError) as error:
+    except (av.error.FFmpegError, OSError, ValueError, IndexError, MemoryError) as error:
         raise BadFile(reason_of(error)) from error
 
 
@@ -109,7 +110,7 @@ def _frames(film, writer: _Writer) -> Iterator[tuple[Any, Picture]]:
     """The film's frames, upright; packets of sound go straight to the writer."""
     if not film.streams.video:
         raise BadFile("holds no pictures")
-    streams = [film.streams.video[0], *film.streams.audio[:1]]
+    streams = [film.streams.video[0], *film.streams.audio]
     streams[0].thread_type = "AUTO"
     for packet in film.demux(streams):
         if packet.stream.type == "audio":
@@ -157,10 +158,8 @@ class _Writer:
         self._video = self._graph = None
         self._next = 0  # the number of the next frame of an AVI file
         self._waiting: list[Any] = []
-        has_sound = film.streams.audio and not self._is_gif
-        self._audio = (
-            self._output.add_stream_from_template(film.streams.audio[0]) if has_sound else None
-        )
+        tracks = () if self._is_gif else film.streams.audio
+        self._sound = {track.index: self._copy_of(track) for track in tracks}
 
     @property
     def keeps_alpha(self) -> bool:
@@ -176,14 +175,25 @@ class _Writer:
         finally:
             self._output.close()
 
+    def _copy_of(self, track):
+        """A track of the result for one of the film's sound."""
+        try:
+            copy = self._output.add_stream_from_template(track)
+        except ValueError as error:
+            raise BadFile(f"sound track {track.index} cannot be kept ({error})") from error
+        # Tracks are told apart by these.
+        known = {key: track.metadata[key] for key in ("language", "title") if key in track.metadata}
+        copy.metadata.update(known)
+        return copy
+
     def copy_sound(self, packet) -> None:
         """Takes a packet of the film's sound, unchanged."""
-        if self._audio is None or packet.dts is None:
+        if packet.stream.index not in self._sound or packet.dts is None:
             return
         if self._video is None:
             self._waiting.append(packet)
             return
-        packet.stream = self._audio
+        packet.stream = self._sound[packet.stream.index]
         self._output.mux(packet)
 
     def write(self, original, picture: Picture) -> None:

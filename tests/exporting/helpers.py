@@ -29,13 +29,16 @@ def make_run(folder: Path, config) -> Path:
     return folder
 
 
-def distinct_generators(tiny_config) -> dict[str, Any]:
-    """Tiny configs by preset, one for every generator that the presets have among them."""
+def distinct_generators(tiny_config, **overrides) -> dict[str, Any]:
+    """Tiny configs by preset, one for every generator that the presets have among them.
+
+    ``overrides`` are settings for all of them.
+    """
     from cyclegan_tf.presets import PRESETS
 
     first = {}
     for preset in PRESETS:
-        config = tiny_config(preset, generator_blocks=1)
+        config = tiny_config(preset, generator_blocks=1, **overrides)
         first.setdefault(config.generator, (preset, config))
     return dict(first.values())
 
@@ -73,8 +76,8 @@ def still_and_moving(frames: int, height: int = 48, width: int = 64) -> np.ndarr
     return film.clip(0, 255).astype(np.uint8)
 
 
-def write_film(path: Path, frames: np.ndarray, rate: int = 12, sound: bool = False) -> Path:
-    """Encodes a film, with a tone of the same length if ``sound``."""
+def write_film(path: Path, frames: np.ndarray, rate: int = 12, sound: int = 0) -> Path:
+    """Encodes a film with so many tracks of ``sound``, each a tone and in a language of its own."""
     import av
 
     gif = path.suffix == ".gif"
@@ -82,18 +85,20 @@ def write_film(path: Path, frames: np.ndarray, rate: int = 12, sound: bool = Fal
         video = output.add_stream("gif" if gif else "libx264", rate=rate)
         video.height, video.width = frames.shape[1:3]
         video.pix_fmt = "rgb8" if gif else "yuv420p"
-        tone = output.add_stream("aac", rate=48000) if sound else None
+        tones = [output.add_stream("aac", rate=48000) for _ in range(sound)]
+        for tone, language in zip(tones, ("fra", "deu")):
+            tone.metadata["language"] = language
         for frame in frames:
             output.mux(video.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         output.mux(video.encode(None))
-        if tone is not None:
-            _write_tone(av, output, tone, len(frames) / rate)
+        for number, tone in enumerate(tones):
+            _write_tone(av, output, tone, len(frames) / rate, hertz=440 * (number + 1))
     return path
 
 
-def _write_tone(av, output, stream, seconds: float) -> None:
+def _write_tone(av, output, stream, seconds: float, hertz: int) -> None:
     times = np.arange(int(48000 * seconds)) / 48000
-    wave = (0.3 * np.sin(2 * np.pi * 440 * times)).astype(np.float32)[None]
+    wave = (0.3 * np.sin(2 * np.pi * hertz * times)).astype(np.float32)[None]
     for start in range(0, wave.shape[1], 1024):
         frame = av.AudioFrame.from_ndarray(
             wave[:, start : start + 1024], format="fltp", layout="mono"
@@ -104,7 +109,11 @@ def _write_tone(av, output, stream, seconds: float) -> None:
 
 
 def read_film(path: Path) -> tuple[np.ndarray, list[float], list[bytes]]:
-    """A film's frames (uint8 [frames, height, width, 3]), their times, and its packets of sound."""
+    """A film's frames, their times, and the packets of its first track of sound.
+
+    Returns:
+        uint8 [frames, height, width, 3], and two lists.
+    """
     import av
 
     frames, times = [], []
@@ -113,7 +122,16 @@ def read_film(path: Path) -> tuple[np.ndarray, list[float], list[bytes]]:
             matrix, frame.colorspace = frame.colorspace, 2  # see video.py
             frames.append(frame.to_ndarray(format="rgb24", src_colorspace=matrix))
             times.append(float(frame.pts * frame.time_base))
+    return np.stack(frames), times, next(iter(read_sound(path)), [])
+
+
+def read_sound(path: Path) -> list[list[bytes]]:
+    """The packets of each of a film's tracks of sound."""
+    import av
+
     with av.open(str(path)) as film:
-        packets = film.demux(film.streams.audio[0]) if film.streams.audio else ()
-        sound = [bytes(packet) for packet in packets if packet.dts is not None]
-    return np.stack(frames), times, sound
+        tracks = {track.index: [] for track in film.streams.audio}
+        for packet in film.demux(film.streams.audio) if tracks else ():
+            if packet.dts is not None:
+                tracks[packet.stream.index].append(bytes(packet))
+    return list(tracks.values())

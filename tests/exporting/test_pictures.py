@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import itertools
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -183,6 +185,12 @@ def test_size_is_the_shorter_side(height, width, shape):
     assert picture.alpha.shape == shape
 
 
+def test_a_thin_picture_does_not_become_too_large():
+    with pytest.raises(BadFile, match="512 × 1024000 pixels at size 512, more than 89,478,485"):
+        Picture(pixels(2000, 1)).resized(512)
+    assert Picture(pixels(2000, 1)).resized(8).pixels.shape == (16000, 8, 3)
+
+
 def test_jpeg_is_written_near_to_lossless(tmp_path):
     picture = Picture(pixels(32, 32))
     save_picture(picture, tmp_path / "a.jpg")
@@ -203,9 +211,11 @@ def test_a_bad_file_has_a_short_reason(tmp_path, damage):
     assert "\n" not in str(error.value)
 
 
-def test_a_link_in_place_of_the_result_is_replaced_not_followed(tmp_path):
+def test_a_link_in_place_of_the_result_is_replaced_not_followed(tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "_numbers", itertools.count(7))
+    unfinished = f".unfinished-{os.getpid()}-{pictures._MACHINE}-7.png"
     (tmp_path / "precious.png").write_bytes(b"precious")
-    for name in ("a.png", ".unfinished-a.png"):
+    for name in ("a.png", unfinished):
         (tmp_path / name).symlink_to(tmp_path / "precious.png")
     save_picture(Picture(pixels(8, 8)), tmp_path / "a.png")
     assert (tmp_path / "precious.png").read_bytes() == b"precious"

@@ -12,6 +12,8 @@ import signal
 import struct
 import subprocess
 import sys
+import textwrap
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -23,13 +25,16 @@ from PIL import Image
 from cyclegan_tf.config import Config
 from cyclegan_tf.data.pipeline import to_range
 from cyclegan_tf.errors import UserError
+from cyclegan_tf.exporting import saved_model
 from cyclegan_tf.exporting.saved_model import (
     ServingModule,
+    decode_checked,
     export_saved_models,
     pad_to_stride,
     save_generator,
 )
 from cyclegan_tf.exporting.serving_files import check_guides
+from cyclegan_tf.exporting.untrusted import refuse_foreign
 from cyclegan_tf.models.generator import build_generator
 from cyclegan_tf.training.checkpoints import load_generators
 from tests.exporting.helpers import distinct_generators, pixels, run_fresh
@@ -113,6 +118,11 @@ def check_every_preset(outputs: dict[str, list], expected: dict[str, np.ndarray]
 def test_every_preset_in_a_process_without_this_project(every_preset):
     expected, picture, folders = every_preset
     check_every_preset(run_fresh(TRANSLATE_ALL, picture, *folders), expected)
+
+
+def test_every_preset_is_taken_for_ours(every_preset):
+    for folder in every_preset[2]:
+        refuse_foreign(folder)
 
 
 @pytest.mark.skipif(not OTHER_PYTHON, reason="CYCLEGAN_TF_OTHER_PYTHON is not set")
@@ -224,7 +234,18 @@ def test_grey_and_transparent_and_upside_down_files(signatures):
 
 PNG = encode(pixels(16, 16), "PNG")
 JPEG = encode(pixels(16, 16), "JPEG")
+GIF = encode(pixels(16, 16), "GIF")
 HUGE = struct.pack(">II", 60_000, 60_000)
+
+
+def frame_of(gif: bytes) -> int:
+    """Where the frame of a GIF by Pillow begins: behind the screen and its colours."""
+    place = 13 + 3 * 2 ** (gif[10] % 8 + 1)
+    assert gif[place] == ord(",")
+    return place
+
+
+FRAME = frame_of(GIF)
 BAD_FILES = {
     "empty": b"",
     "text": b"no picture at all",
@@ -235,6 +256,9 @@ BAD_FILES = {
     "JPEG without a frame": JPEG[:20],
     "huge PNG": PNG[:16] + HUGE + PNG[24:],
     "huge GIF": b"GIF89a\xff\xff\xff\xff" + bytes(20),
+    "frame larger than its screen": GIF[: FRAME + 5] + 2 * b"\x04\x10" + GIF[FRAME + 9 :],  # 4100
+    "GIF without a frame": GIF[:FRAME] + b";",
+    "truncated GIF": GIF[:-9],
     "huge BMP": b"BM" + bytes(16) + struct.pack("<ii", 1 << 30, -(1 << 30)) + bytes(28),
     "PNG of no pixels": PNG[:16] + bytes(8) + PNG[24:],
     "WebP": b"RIFF\x24\0\0\0WEBPVP8 " + bytes(30),
@@ -248,17 +272,41 @@ def test_a_bad_file_is_refused_and_the_next_one_served(signatures, name):
     assert serve(signatures, PNG)[0].shape == (16, 16, 3)
 
 
-@pytest.mark.parametrize("name", ["text", "huge PNG", "huge GIF", "huge BMP"])
+@pytest.mark.parametrize(
+    "name", ["text", "huge PNG", "huge GIF", "frame larger than its screen", "huge BMP"]
+)
 def test_a_refusal_says_what_would_be_right(signatures, name):
     with pytest.raises(tf.errors.InvalidArgumentError, match="not a JPEG, PNG, BMP or GIF file of"):
         serve(signatures, BAD_FILES[name])
 
 
+def test_a_gif_is_its_first_frame(signatures):
+    other = encode(pixels(40, 40, 1), "GIF")
+    comment = b"!\xfe" + 2 * (b"\xff" + 255 * b",") + b"\x01,\0"
+    files = {
+        "on a smaller screen": GIF[:6] + struct.pack("<HH", 2, 2) + GIF[10:],
+        "before a larger frame": GIF[:-1] + other[frame_of(other) :],
+        "behind a comment": GIF[:FRAME] + comment + GIF[FRAME:],
+    }
+    decoded = tf.io.decode_image(GIF, expand_animations=False)
+    direct = signatures["translate"](images=decoded[None])["images"][0].numpy()
+    for name, file in files.items():
+        np.testing.assert_array_equal(serve(signatures, file)[0], direct, name)
+
+
+def test_what_is_decoded_larger_than_its_header_says_is_refused(monkeypatch):
+    assert decode_checked(tf.constant(PNG)).shape == (16, 16, 3)
+    monkeypatch.setattr(saved_model, "MAX_PIXELS", 256)
+    monkeypatch.setattr(tf.io, "decode_image", lambda *_, **__: tf.zeros([16, 17, 3], tf.uint8))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="of 1 to 256 pixels"):
+        decode_checked(tf.constant(PNG))
+
+
 def test_random_damage_is_refused_or_survived(signatures):
     random = np.random.default_rng(0)
     refused = 0
-    for number in range(60):
-        file = bytearray((PNG, JPEG)[number % 2])
+    for number in range(90):
+        file = bytearray((PNG, JPEG, GIF)[number % 3])
         for place in random.integers(0, len(file), 8):
             file[place] = random.integers(256)
         try:
@@ -300,6 +348,38 @@ def answer_like_the_server(signatures, request):
     for name, tensor in signature(**inputs).items():
         answer.outputs[name].CopyFrom(tf.make_tensor_proto(tensor.numpy()))
     return answer
+
+
+def test_grpc_lines_of_the_readme(served, tmp_path, monkeypatch):
+    """With a server that answers more than clients take unless they are told to."""
+    grpc = pytest.importorskip("grpc")
+    service = pytest.importorskip("tensorflow_serving.apis.prediction_service_pb2_grpc")
+    from tensorflow_serving.apis import predict_pb2
+
+    class Service(service.PredictionServiceServicer):
+        def Predict(self, request, context):
+            (photo,) = request.inputs["image_bytes"].string_val
+            answer = predict_pb2.PredictResponse()
+            answer.outputs["image_bytes"].CopyFrom(tf.make_tensor_proto([photo * 5]))
+            return answer
+
+    server = grpc.server(ThreadPoolExecutor(1))
+    service.add_PredictionServiceServicer_to_server(Service(), server)
+    port = server.add_insecure_port("localhost:0")
+    server.start()
+    photo = bytes(1 << 20)
+    (tmp_path / "photo.jpg").write_bytes(photo)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("no_grpc_proxy", "localhost")
+    readme = (served / "README.md").read_text(encoding="utf-8")
+    code = re.search(r"^    import grpc\n.*?(?=^\S)", readme, re.MULTILINE | re.DOTALL).group()
+    found = {}
+    try:
+        exec(textwrap.dedent(code).replace("localhost:8500", f"localhost:{port}"), found)
+        assert found["png"] == photo * 5
+        found["channel"].close()
+    finally:
+        server.stop(None)
 
 
 def test_rest_body_of_the_readme(served, signatures):

@@ -14,7 +14,13 @@ from cyclegan_tf.exporting import translator, video
 from cyclegan_tf.exporting.pictures import BadFile
 from cyclegan_tf.exporting.smoothing import FlickerMeter, Smoother, change_between
 from cyclegan_tf.exporting.video import FilmOptions, translate_film
-from tests.exporting.helpers import pixels, read_film, still_and_moving, write_film
+from tests.exporting.helpers import (
+    pixels,
+    read_film,
+    read_sound,
+    still_and_moving,
+    write_film,
+)
 
 av = pytest.importorskip("av")
 
@@ -41,7 +47,7 @@ class Flickering:
 @pytest.fixture(scope="module")
 def film(tmp_path_factory):
     return write_film(
-        tmp_path_factory.mktemp("film") / "a.mp4", still_and_moving(20), rate=10, sound=True
+        tmp_path_factory.mktemp("film") / "a.mp4", still_and_moving(20), rate=10, sound=1
     )
 
 
@@ -58,6 +64,32 @@ def test_frames_times_and_sound_come_through(film, tmp_path, suffix):
     assert new_sound == sound
     # Coding costs some levels, a wrong colour matrix or a shifted frame far more.
     assert np.abs(after.astype(int) - (255 - before.astype(int))).mean() < 3
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".avi"])
+def test_every_track_of_sound_is_kept(tmp_path, suffix):
+    source = write_film(tmp_path / "a.mp4", still_and_moving(12), sound=2)
+    target = tmp_path / f"b{suffix}"
+    translate_film(source, target, same, FilmOptions())
+    one, other = read_sound(source)
+    assert one != other
+    assert read_sound(target) == [one, other]
+    if suffix in (".mp4", ".mkv"):  # The others know some languages, or none.
+        with av.open(str(target)) as film:
+            assert [track.metadata["language"] for track in film.streams.audio] == ["fra", "deu"]
+
+
+def test_sound_of_another_kind_of_film_is_not_lost_in_silence(film, tmp_path):
+    with pytest.raises(BadFile, match=r"sound track 1 cannot be kept .*webm.* not support .aac"):
+        translate_film(film, tmp_path / "b.webm", same, FilmOptions())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_frames_that_would_become_too_large(tmp_path):
+    frames = [Image.fromarray(pixels(2000, 1, seed)) for seed in (0, 1)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    with pytest.raises(BadFile, match="512 × 1024000 pixels at size 512, more than"):
+        translate_film(tmp_path / "a.gif", tmp_path / "b.gif", same, FilmOptions(size=512))
 
 
 def test_frames_arrive_in_batches_and_in_order(film, tmp_path):
