@@ -2,6 +2,8 @@
 
 Each row is one run of ``python -m cyclegan_tf.benchmark`` in a process of its own; what is compared
 within a row takes turns in that process. Further flags are passed on, for example ``--rounds 3``.
+The steps are computed in float32, or with ``--precision bfloat16`` in that; the step as tutorials
+write it always in float32.
 """
 
 from __future__ import annotations
@@ -55,13 +57,15 @@ def main() -> int:
     """Prints the table as Markdown; the exit status is 0."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", choices=TABLES)
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     arguments, passed_on = parser.parse_known_args()
+    passed_on.append(f"--precision={arguments.precision}")
     print("| flags | row | median | unit |\n|---|---|---|---|", flush=True)
     for row in TABLES[arguments.name]:
         table = _measured([*row.split(), *passed_on])
         for name, values in table["rows"].items():
             print(f"| {row} | {name} | {statistics.median(values):.3f} | {table['unit']} |")
-        for remark in table["remarks"]:
+        for remark in (table["title"], *table["remarks"]):
             print(f"| | {remark} | | |", flush=True)
     return 0
 

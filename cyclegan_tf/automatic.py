@@ -15,7 +15,6 @@ _SAMPLE = 64  # pictures of each domain that are looked at
 _FEW_CORES = 8
 # Pairs that a training sees: on a CPU about an hour or a night, on a GPU what the paper takes.
 _PAIRS = {"few cores": 20_000, "many cores": 60_000, "gpu": 400_000}
-PICKED = ("image_size", "generator_filters", "discriminator_filters", "batch_size", "epochs")
 _MOST_EPOCHS, _LEAST_EPOCHS = 200, 2
 
 

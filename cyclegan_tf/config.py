@@ -377,7 +377,7 @@ class RunConfig(Section):
     winograd: str = setting(
         "auto",
         "compute large 3×3 convolutions in four ninths of the multiplications, in float32; auto: "
-        "on CPUs without AVX-512",
+        "on CPUs",
         choices=("auto", "on", "off"),
     )
     recompute: bool = setting(

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from cyclegan_tf.config import SECTIONS, Config, flag, section_settings, setting_type
 from cyclegan_tf.errors import UserError
-from cyclegan_tf.presets import PRESETS, SUMMARIES, make_config
+from cyclegan_tf.presets import ABOVE, PICKED, PRESETS, SUMMARIES, make_config
 
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
@@ -72,12 +72,17 @@ def _flag_options(flat: str, field: dataclasses.Field) -> dict[str, Any]:
 
 
 def _default_text(flat: str, field: dataclasses.Field) -> str:
-    changed = [
-        f"{preset} {values[flat]}"
-        for preset, values in PRESETS.items()
-        if values.get(flat, field.default) != field.default
-    ]
-    return "; ".join([str(field.default), *changed])
+    texts = [str(field.default)]
+    for preset, values in PRESETS.items():
+        if preset == "auto" and flat in (*PICKED, "steps"):  # it counts epochs
+            texts += ["auto as picked"] if flat in PICKED else []
+            continue
+        value = values.get(flat, field.default)
+        larger = {side: more[flat] for side, more in ABOVE.get(preset, {}).items() if flat in more}
+        if larger or value != field.default:
+            above = (f", above {side} px {changed}" for side, changed in larger.items())
+            texts.append("".join([f"{preset} {value}", *above]))
+    return "; ".join(texts)
 
 
 def _parse_value(flat: str, kind: type):

@@ -79,10 +79,8 @@ _DEMO = {
     "average": 0.998,
 }
 
-_FOUND_AT = 64  # the side in pixels at which `fast` was found
-
 _FAST = {
-    "image_size": _FOUND_AT,
+    "image_size": 64,
     "generator_filters": 32,
     "generator_downsamplings": 1,
     "generator_blocks": 6,
@@ -136,19 +134,24 @@ PRESETS: dict[str, dict[str, Any]] = {
     "auto": _FAST,  # and what cyclegan_tf.automatic picks
 }
 
-# What larger pictures than that take. The gradient penalty costs `fast` more there than it gives in
-# ten minutes; `auto` trains for longer than `fast` was measured there (docs/results.md), so its
-# depth, rate and history are the paper's.
-_LARGER: dict[str, dict[str, Any]] = {
-    "fast": {"gradient_penalty": 0.0},
+# What pictures of more than so many pixels take. Above 64, the gradient penalty costs more than it
+# gives (docs/results.md); above 128, which was not measured, `auto`'s depth, rate and history are
+# the paper's.
+ABOVE: dict[str, dict[int, dict[str, Any]]] = {
+    "fast": {64: {"gradient_penalty": 0.0}},
     "auto": {
-        "gradient_penalty": 0.0,
-        "generator_downsamplings": 2,
-        "discriminator_strided": 3,
-        "learning_rate": 2e-4,
-        "history_size": 50,
+        64: {"gradient_penalty": 0.0},
+        128: {
+            "generator_downsamplings": 2,
+            "discriminator_strided": 3,
+            "learning_rate": 2e-4,
+            "history_size": 50,
+        },
     },
 }
+
+# What `auto` picks for the pictures and the machine.
+PICKED = ("image_size", "generator_filters", "discriminator_filters", "batch_size", "epochs")
 
 SUMMARIES: dict[str, str] = {
     "demo": "the built-in portraits at 64 pixels, minutes on two CPU cores",
@@ -163,7 +166,7 @@ SUMMARIES: dict[str, str] = {
     "fast": "small machines: 64 pixels, half an hour on two CPU cores with bfloat16",
     "mobile": "the best picture per millisecond on a phone",
     "auto": "fast, with size, channels and epochs picked from the pictures and the machine; above "
-    "64 pixels the paper's depth, rate and history",
+    "128 pixels the paper's depth, rate and history",
 }
 
 
@@ -182,8 +185,9 @@ def make_config(preset: str, **overrides: Any) -> Config:
         )
     if "epochs" in overrides:
         settings.pop("steps", None)  # A preset that counts steps must not hide the epochs.
-    if overrides.get("image_size", 0) > _FOUND_AT:
-        settings |= _LARGER.get(preset, {})
+    for side, changed in ABOVE.get(preset, {}).items():
+        if overrides.get("image_size", 0) > side:
+            settings |= changed
     if overrides.get("gradient_penalty", settings.get("gradient_penalty")) == 0:
         settings.pop("gradient_penalty_at", None)  # Nothing is left that could look anywhere.
     return Config(preset=preset).replace(**{**settings, **overrides})

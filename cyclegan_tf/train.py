@@ -20,9 +20,9 @@ from cyclegan_tf.cluster import Cluster
 from cyclegan_tf.config import Config, flag
 from cyclegan_tf.data.shards import MENDED, Shards
 from cyclegan_tf.environment import prepare_environment, start_tensorflow
-from cyclegan_tf.errors import UserError, run_command
+from cyclegan_tf.errors import UserError, check_local, first_line, run_command
 from cyclegan_tf.flags import Parser, add_setting_flags, given_settings
-from cyclegan_tf.presets import make_config, refuse_idle
+from cyclegan_tf.presets import PICKED, make_config, refuse_idle
 from cyclegan_tf.training.run_directory import (
     CONFIG_FILE,
     check_data,
@@ -37,10 +37,12 @@ from cyclegan_tf.training.run_directory import (
 
 _DEFAULT_PRESET = "demo"
 _INTERRUPTED = 130  # the shell's status for a command ended by Ctrl-C
+_TERMINATED = 143  # and by SIGTERM
+_LONGEST_NAME = 200  # of the 255 bytes that a folder's name may have
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command; the exit status is 0, or 130 after Ctrl-C."""
+    """Runs the command; the exit status is 0, 130 after Ctrl-C, or that of ``_stopped``."""
     parser = Parser(prog="python -m cyclegan_tf.train", description=__doc__)
     parser.add_argument(
         "--run-dir", type=Path, help="where the run is kept (default: runs/PRESET-DATA)"
@@ -58,17 +60,30 @@ def main(argv: list[str] | None = None) -> int:
     first = {"batch_size": given.get("replicas") or 1, **given} if is_auto else given
     config = make_config(arguments.preset, **first)
     run_dir = arguments.run_dir or Path("runs") / _run_name(config)
+    check_local(run_dir, "--run-dir")
+    export_dir = arguments.export_dir or Path("saved_models") / run_dir.resolve().name
+    check_local(export_dir, "--export-dir")
     if is_auto:
         config = _pick(config, given, run_dir)
     if not (run_dir / CONFIG_FILE).exists():
         refuse_idle(config, given)
-    export_dir = arguments.export_dir or Path("saved_models") / run_dir.resolve().name
     try:
         with _terminable():
             return train(config, run_dir, export_dir)
     except (KeyboardInterrupt, _Terminated) as stop:  # outside of the steps
         print("interrupted; the same command goes on from here", file=sys.stderr)
-        return 0 if isinstance(stop, _Terminated) else _INTERRUPTED
+        return _stopped(by_interrupt=isinstance(stop, KeyboardInterrupt))
+
+
+def _stopped(by_interrupt: bool) -> int:
+    """The exit status of a run that was stopped before its last step.
+
+    After SIGTERM that is 0, as all went as asked, but not for one of several workers: Kubernetes
+    and Slurm start again what has not ended with 0, and with one of them all have to start again.
+    """
+    if by_interrupt:
+        return _INTERRUPTED
+    return _TERMINATED if Cluster.from_environment().workers > 1 else 0
 
 
 class _Terminated(BaseException):
@@ -93,8 +108,6 @@ def _pick(config: Config, given: dict[str, object], run_dir: Path) -> Config:
     A run that goes on keeps what was picked when it began, whatever machine it is on by now.
     """
     start_tensorflow(in_halves=True)
-    from cyclegan_tf.automatic import PICKED
-
     if (run_dir / CONFIG_FILE).exists():
         begun = Config.load(run_dir).flat()
         picked = {name: begun[name] for name in PICKED}
@@ -138,8 +151,7 @@ def _picked_for(config: Config, given: dict[str, object], run_dir: Path) -> dict
     try:
         picked = choose_for(shards, machine, size)
     except tf.errors.OpError as error:
-        if not _mended(config, run_dir, error):
-            raise
+        shards, _ = _mended(config, run_dir, error)
         picked = choose_for(shards, machine, size)
     return {**picked, "batch_size": config.run.replicas or picked["batch_size"]}
 
@@ -176,12 +188,11 @@ def _train_as_worker(config: Config, run_dir: Path) -> int:
     try:
         with _other_workers(), _enough_memory(config):
             training = _set_up(config, run_dir, shards)
-            if not training.finished():
-                training.run()
+            finished = training.finished() or training.run()
     except _damage_errors() as error:
-        if not _mended(config, run_dir, error):
-            raise
-    return _INTERRUPTED if training.interrupted else 0
+        _mended(config, run_dir, error)
+        raise
+    return 0 if finished else _stopped(training.interrupted)
 
 
 @contextmanager
@@ -205,8 +216,8 @@ def _other_workers() -> Iterator[None]:
             raise
         raise UserError(
             f"worker {cluster.index}: another worker has ended or cannot be reached "
-            f"({error.message.splitlines()[0][:200]}); start all workers again with the same "
-            "command, and they go on from the last checkpoint"
+            f"({first_line(error)}); start all workers again with the same command, and they go on "
+            "from the last checkpoint"
         ) from None
 
 
@@ -222,14 +233,14 @@ def _enough_memory(config: Config) -> Iterator[None]:
         advice = "--recompute true takes less, also in a run that has begun; " * can_recompute
         raise UserError(
             f"--image-size {config.data.image_size}, --batch-size {config.run.batch_size}: too "
-            f"little memory ({error.message.splitlines()[0][:200]}); {advice}smaller ones need "
-            "another --run-dir"
+            f"little memory ({first_line(error)}); {advice}smaller ones need another --run-dir"
         ) from None
 
 
 def _train(config: Config, run_dir: Path, export_dir: Path) -> int:
     is_new = not check_run_directory(run_dir, config)
     shards = _checked_shards(config, run_dir, is_new)
+    was_sound = False
     while True:
         try:
             with _other_workers(), _enough_memory(config):
@@ -241,13 +252,12 @@ def _train(config: Config, run_dir: Path, export_dir: Path) -> int:
             break
         except _damage_errors() as error:
             # The step that was under way may be half taken, so all starts from the checkpoint.
-            if not _mended(config, run_dir, error):
-                raise
+            shards, was_sound = _mended(config, run_dir, error, was_sound)
     if not finished:
         done, total = training.state.steps_done(), training.total
         print(f"Stopped after step {done} of {total}; everything is saved. To go on:")
         print(f"  {_command('train', *sys.argv[1:])}")
-        return _INTERRUPTED if training.interrupted else 0
+        return _stopped(training.interrupted)
     _finish(training, run_dir, export_dir, scores)
     return 0
 
@@ -300,31 +310,57 @@ def _damage_errors() -> tuple[type[Exception], ...]:
     return tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError
 
 
-def _mended(config: Config, run_dir: Path, error: Exception) -> bool:
-    """Whether damage was found in the shards after ``error``, and mended; each record is named.
+def _mended(
+    config: Config, run_dir: Path, error: Exception, was_sound: bool = False
+) -> tuple[Shards, bool]:
+    """The shards as they are after ``error``: mended, or packed again if the cache has lost them.
+
+    Args:
+        config: the settings.
+        run_dir: where damaged shards are mended; each record that is left out is named.
+        error: what reading raised.
+        was_sound: whether no record was broken after the error before, either.
+
+    Returns:
+        What to go on with, and whether no record of it was broken.
 
     Raises:
-        UserError: if more is broken than allowed, or there are several workers, which cannot begin
-            again by themselves.
+        UserError: if more is broken than allowed, something else is wrong with the shards, or there
+            are several workers, which cannot begin again by themselves.
+        error: if it does not come from the shards.
     """
-    import tensorflow as tf
-
     from cyclegan_tf.data.damage import mend
-    from cyclegan_tf.data.sources import open_data
+    from cyclegan_tf.data.sources import check_files, open_data
     from cyclegan_tf.training.checkpoints import warn
 
-    found = mend(open_data(config.data.data, run_dir / MENDED), config.data.max_damaged)
+    shards = open_data(config.data.data, run_dir / MENDED)
+    check_data(run_dir, config, shards)
+    found = mend(shards, config.data.max_damaged)
     for damage in found:
         warn(f"{config.data.data}: {damage} is left out")
+    check_files(shards)
+    of_shards = found or _is_of_shards(error, shards)
+    reason = f"--data {config.data.data}: could not be read ({first_line(error)})"
     # Another worker may have mended it meanwhile, so that nothing is left to be found.
-    others = isinstance(error, tf.errors.DataLossError) or any((run_dir / MENDED).glob("*"))
-    if Cluster.from_environment().workers > 1 and (found or others):
-        reason = str(error).splitlines()[0][:200]
+    if Cluster.from_environment().workers > 1 and (of_shards or any(shards.mended.glob("*"))):
         raise UserError(
-            f"--data {config.data.data}: broken records are left out from now on ({reason}); start "
-            "all workers again with the same command"
+            f"{reason}; what was broken is mended; start all workers again with the same command"
         )
-    return bool(found)
+    if not of_shards:
+        raise error
+    if not found and was_sound:
+        raise UserError(f"{reason}, though every record is sound; look at the disk")
+    if not found:
+        warn(f"{reason}, and is whole by now; going on from the last checkpoint")
+    return shards, not found
+
+
+def _is_of_shards(error: Exception, shards: Shards) -> bool:
+    """Whether TensorFlow says so: of what else it misses or refuses, it names no shard."""
+    import tensorflow as tf
+
+    places = (shards.folder, shards.mended)
+    return isinstance(error, tf.errors.DataLossError) or any(str(p) in str(error) for p in places)
 
 
 def _set_up(config: Config, run_dir: Path, shards: Shards):
@@ -340,7 +376,7 @@ def _set_up(config: Config, run_dir: Path, shards: Shards):
         tf.config.experimental.enable_op_determinism()
     strategy = make_strategy(config.run)
     check_sizes(shards)
-    precision, reason = resolve_precision(config.run.precision)
+    precision, reason = resolve_precision(config.run)
     training = Training(config, run_dir, shards, strategy, precision)
     if Cluster.from_environment().is_chief:
         _introduce(config, run_dir, training, f"{precision} ({reason})")
@@ -402,7 +438,16 @@ def _finish(training, run_dir: Path, export_dir: Path, scores: list[str]) -> Non
     """Exports, and prints the closing lines."""
     from cyclegan_tf.exporting.saved_model import export_saved_models
 
-    exports = export_saved_models(run_dir, export_dir)
+    try:
+        exports = export_saved_models(run_dir, export_dir)
+    except UserError as error:
+        reason = str(error).removeprefix(f"--output {export_dir}: ")
+        if reason == str(error):
+            raise
+        raise UserError(
+            f"--export-dir {export_dir}: {reason}; the training is finished and saved, and the "
+            "same command exports it"
+        ) from error
     print(f"\nDone: {training.total} steps.")
     for line in scores:
         print(line)
@@ -424,7 +469,8 @@ def _score_line(name: str, ours: dict[str, float], without: dict[str, float]) ->
 
 def _run_name(config: Config) -> str:
     data = re.sub(r"[^A-Za-z0-9]+", "-", Path(config.data.data).name).strip("-") or "data"
-    return config.preset if config.preset == data else f"{config.preset}-{data}"
+    name = config.preset if config.preset == data else f"{config.preset}-{data}"
+    return name[:_LONGEST_NAME]
 
 
 def _command(name: str, *arguments: object) -> str:

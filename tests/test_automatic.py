@@ -24,8 +24,8 @@ LAPTOP, SERVER, GPU = Machine(2, 0), Machine(32, 0), Machine(8, 1)
     ("pairs", "side", "machine", "size", "filters", "downsamplings", "epochs"),
     [
         (3400, 128, LAPTOP, 64, 32, 1, 5),
-        (3400, 128, SERVER, 128, 32, 2, 17),
-        (3400, 128, GPU, 128, 64, 2, 117),
+        (3400, 128, SERVER, 128, 32, 1, 17),
+        (3400, 128, GPU, 128, 64, 1, 117),
         (1000, 512, GPU, 256, 64, 2, 200),
         (50, 300, LAPTOP, 64, 32, 1, 200),
         (10**6, 300, LAPTOP, 64, 32, 1, 2),
@@ -40,8 +40,8 @@ def test_what_is_picked(pairs, side, machine, size, filters, downsamplings, epoc
     assert config.generator.downsamplings == downsamplings
     assert config.run.epochs == epochs
     assert config.generator.upsampling == "resize"  # as in fast
-    # Those of fast up to 64 pixels, the paper's above.
-    recipe = make_config("fast" if size <= 64 else "paper")
+    # Those of fast up to 128 pixels, the paper's above.
+    recipe = make_config("paper") if size > 128 else make_config("fast", image_size=size)
     assert config.history == recipe.history
     for name in ("gradient_penalty", "gradient_penalty_at"):
         assert getattr(config.losses, name) == getattr(recipe.losses, name)
@@ -64,12 +64,12 @@ def test_only_the_gpus_that_are_used_count(replicas, batch_size, monkeypatch, tm
 
 
 def test_what_is_not_as_in_fast_is_told(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(command, "_picked_for", lambda *_: choose(3400, 128, SERVER))
+    monkeypatch.setattr(command, "_picked_for", lambda *_: choose(3400, 256, GPU))
     monkeypatch.setattr(command, "train", lambda *_: 0)
     run = ["--preset", "auto", "--data", "x", "--run-dir", str(tmp_path / "run")]
     command.main([*run, "--history-size", "9"])
     told = re.search(r"^picked: (.*)$", capsys.readouterr().out, re.MULTILINE)[1].split(", ")
-    ours = {"--image-size 128", "--generator-downsamplings 2", "--learning-rate 0.0002"}
+    ours = {"--image-size 256", "--generator-downsamplings 2", "--learning-rate 0.0002"}
     assert ours <= set(told)
     assert not any(name.split()[0] in ("--history-size", "--data", "--steps") for name in told)
 
@@ -125,8 +125,8 @@ def test_damage_is_mended_before_the_pictures_are_looked_at(tmp_path, monkeypatc
 
 
 def test_the_estimate_counts_the_passes(monkeypatch, tiny_config):
-    times = {"generator": 1.0, "discriminator": 0.1}
-    monkeypatch.setattr(estimate, "_seconds", lambda model, _: times[model.name])
+    times = {"generator": 1.0, "discriminator": 0.1}  # of a pass, one after the other
+    monkeypatch.setattr(estimate, "_seconds", lambda model, each: len(each) * times[model.name])
     seconds = {
         name: expected_seconds_per_step(tiny_config(**settings), "float32")
         for name, settings in {

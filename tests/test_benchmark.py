@@ -76,6 +76,15 @@ def test_export(tmp_path, capsys):
         (["--what=step", "--rounds=0"], "--rounds 0"),
         (["--what=step", "--against=nobody"], "--against nobody"),
         (["--what=data", "--against=tutorial"], "--against tutorial"),
+        (
+            ["--what=step", "--against=tutorial", "--preset=cut"],
+            "--against tutorial: its step has no --contrast-weight 1.0",
+        ),
+        (
+            ["--what=step", "--against=tutorial", "--generator-upsampling=shuffle"],
+            "its step has no --generator-upsampling shuffle",
+        ),
+        (["--what=step", "--against=tutorial", "--generator-skip"], "no --generator-skip True"),
     ],
 )
 def test_wrong_flags_are_named(flags, named):

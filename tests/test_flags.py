@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from cyclegan_tf.config import Config, all_settings, flag
@@ -68,16 +70,36 @@ def test_every_setting_has_a_flag_that_changes_it_and_nothing_else(config_of, fl
     assert config != Config()
 
 
+def explanation(parser: Parser, name: str) -> str:
+    """What --help says of a flag, up to the end of its defaults."""
+    text = " ".join(parser.format_help().split())
+    start = text.rindex(f" {name} ")
+    explained = text[start : text.index(")", text.index("(default: ", start)) + 1]
+    return explained.replace("- ", "-")  # A line may break behind a hyphen.
+
+
 @pytest.mark.parametrize("flat", SETTINGS)
 def test_every_setting_is_explained_with_its_default(parser, flat):
-    text = " ".join(parser.format_help().split())
-    start = text.rindex(f" {flag(flat)} ")
-    explained = text[start : text.index(")", text.index("(default: ", start)) + 1]
-    field = SETTINGS[flat]
+    explained, field = explanation(parser, flag(flat)), SETTINGS[flat]
     help_line = " ".join(field.metadata["help"].split())
-    # A line may break behind a hyphen.
-    assert help_line.replace("- ", "-") in explained.replace("- ", "-")
+    assert help_line.replace("- ", "-") in explained
     assert f"(default: {field.default}" in explained
+    for preset in PRESETS:
+        if preset != "auto" and make_config(preset).flat()[flat] != field.default:
+            assert re.search(rf"[;:] {preset} {make_config(preset).flat()[flat]}[;,)]", explained)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("--steps", "(default: 0; demo 3600; fast 20000)"),
+        ("--epochs", "auto as picked)"),
+        ("--history-size", "auto 0, above 128 px 50)"),
+        ("--gradient-penalty", "fast 0.03, above 64 px 0.0; auto 0.03, above 64 px 0.0)"),
+    ],
+)
+def test_what_depends_on_the_size_or_is_picked_is_told(parser, name, told):
+    assert explanation(parser, name).endswith(told)
 
 
 def test_the_help_names_the_presets_that_have_another_default(parser):

@@ -113,9 +113,9 @@ def _tf_config(ports: list[int], index: int) -> str:
     return json.dumps({"cluster": {"worker": hosts}, "task": {"type": "worker", "index": index}})
 
 
-def digests(outputs: list[tuple[int, str, str]]) -> list[str]:
+def digests(outputs: list[tuple[int, str, str]], right: int = 0) -> list[str]:
     for status, out, err in outputs:
-        assert status == 0, out[-1000:] + err[-3000:]
+        assert status == right, out[-1000:] + err[-3000:]
     return [re.search(r"^weights (\w+ \d+)$", out, re.MULTILINE)[1] for _, out, _ in outputs]
 
 
@@ -155,11 +155,15 @@ def test_two_workers_end_with_the_same_weights_and_the_chief_writes(whole):
         assert own.any() and others.any() and (own != others).any()
 
 
-def test_without_a_history_the_chief_saves_as_well(data, tmp_path):
-    workers = Workers(tmp_path, data, "run", history_size=0, steps=2)
-    one, other = digests(workers.outputs())
+def test_sigterm_to_one_stops_both_at_one_step_with_143_and_the_chief_saves(data, tmp_path):
+    """Without a history, so that nothing is gathered for the checkpoint."""
+    workers = Workers(tmp_path, data, "run", history_size=0, steps=100_000, checkpoint_every=50_000)
+    workers.wait_for_step(2)
+    workers.processes[1].send_signal(signal.SIGTERM)
+    one, other = digests(workers.outputs(), 143)
     assert one == other
-    assert (workers.run_dir / "checkpoints" / "step-2.index").exists()
+    [index] = (workers.run_dir / "checkpoints").glob("step-*.index")
+    assert index.name == f"step-{one.split()[1]}.index"
 
 
 def test_workers_with_different_settings_end_with_one_line_each(data, tmp_path):

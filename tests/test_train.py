@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tensorflow as tf
@@ -84,6 +85,7 @@ def called(monkeypatch):
         (["--data", "my/selfies & co", "--preset", "fast"], "fast-selfies-co"),
         (["--data", "tfds:cycle_gan/horse2zebra", "--preset", "paper"], "paper-horse2zebra"),
         (["--data", "."], "demo-data"),
+        (["--data", "my/" + 300 * "x"], "demo-" + 195 * "x"),  # a folder can have that name
     ],
 )
 def test_a_run_is_named_after_preset_and_data(called, arguments, name):
@@ -129,6 +131,11 @@ def test_operations_are_deterministic_where_asked(
         (["--run-dir", "/dev/null/run"], "--run-dir /dev/null/run: /dev/null is no folder"),
         (["--export-dir", "/dev/null"], "--export-dir /dev/null: /dev/null is no folder"),
         (["--batch-size", "3", "--replicas", "2"], "--batch-size 3: must be divisible by"),
+        (["--run-dir", 300 * "r"], f"--run-dir {300 * 'r'}: cannot be read or written (File name"),
+        (["--export-dir", 300 * "e"], f"--export-dir {300 * 'e'}: cannot be read or written (Fi"),
+        (["--data", 300 * "d"], f"--data {300 * 'd'}: cannot be read (File name too long)"),
+        (["--run-dir", "gs://b/run"], "--run-dir gs://b/run: must be a local folder, not a URL"),
+        (["--export-dir", "s3://b"], "--export-dir s3://b: must be a local folder, not a URL"),
     ],
 )
 def test_a_mistake_is_one_line_before_anything_is_made(refused, arguments, message):
@@ -169,6 +176,39 @@ def test_ctrl_c_before_the_first_step_is_no_traceback(monkeypatch, capsys):
     monkeypatch.setattr(command, "train", interrupted)
     assert command.main([]) == 130
     assert "the same command goes on" in capsys.readouterr().err
+
+
+def as_one_of_two(monkeypatch, index: int) -> None:
+    """What is called runs as one of two workers."""
+    cluster = {"worker": ["localhost:1", "localhost:2"]}
+    task = {"type": "worker", "index": index}
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": task}))
+
+
+@pytest.mark.parametrize(("workers", "status"), [(1, 0), (2, 143)])
+def test_sigterm_before_the_first_step(workers, status, monkeypatch, capsys):
+    monkeypatch.setattr(command, "train", lambda *_: signal.raise_signal(signal.SIGTERM))
+    if workers > 1:
+        as_one_of_two(monkeypatch, 1)
+    assert command.main([]) == status
+    assert "the same command goes on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("finished", "interrupted", "status"),
+    [(False, False, 143), (False, True, 130), (True, True, 0), (True, False, 0)],
+)
+def test_a_worker_that_has_steps_left_does_not_end_with_0(
+    finished, interrupted, status, monkeypatch, workplace
+):
+    """Whichever worker got the signal: else Kubernetes would take the run to be finished."""
+    training = SimpleNamespace(
+        finished=lambda: False, run=lambda: finished, interrupted=interrupted
+    )
+    monkeypatch.setattr(command, "_checked_shards", lambda *_, **__: None)
+    monkeypatch.setattr(command, "_set_up", lambda *_: training)
+    as_one_of_two(monkeypatch, 1)
+    assert command.train(make_config("demo"), workplace / "run", workplace / "models") == status
 
 
 # --- Closing lines -------------------------------------------------------------------------------
@@ -299,9 +339,7 @@ def test_a_worker_refuses_what_its_chief_refuses_and_waits_for_nobody(
     create_run_directory(workplace / "run", config)
     note_data(workplace / "run", Shards.open(data / "shards"))
     pack_charts(workplace, trainA=2, trainB=2, testA=1, testB=1)
-    cluster = {"worker": ["localhost:1", "localhost:2"]}
-    task = {"type": "worker", "index": 1}
-    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": task}))
+    as_one_of_two(monkeypatch, 1)
     if "data" in change:
         change = {"data": str(workplace / "shards")}
     with pytest.raises(UserError, match=r"other settings|does not hold the pictures that"):
@@ -343,6 +381,29 @@ def test_pairs_of_ones_own_are_scored(data, tiny_config, workplace, capsys, eage
     assert (workplace / "paired" / "checkpoints" / "best.json").exists()
 
 
+def test_a_failed_export_names_its_flag_and_the_same_command_exports(
+    data, tiny_config, workplace, monkeypatch, eager
+):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    config = tiny_config("demo", data=str(data / "shards"), steps=1, generator_blocks=1)
+    places = workplace / "run", workplace / "models"
+    monkeypatch.setattr("cyclegan_tf.exporting.serving_files.write_warmup", lambda *_: None)
+    saved_model = "cyclegan_tf.exporting.saved_model.save_generator"
+    with monkeypatch.context() as patch:
+        patch.setattr(saved_model, full)
+        with pytest.raises(UserError) as caught:
+            command.train(config, *places)
+    assert str(caught.value) == (
+        f"--export-dir {places[1]}: cannot be written (No space left on device); the training is "
+        "finished and saved, and the same command exports it"
+    )
+    monkeypatch.setattr(saved_model, lambda _, folder: (folder / "saved_model.pb").touch())
+    assert command.train(config, *places) == 0
+    assert (places[1] / "ab" / "1" / "saved_model.pb").exists()
+
+
 # --- Damaged shards ------------------------------------------------------------------------------
 
 
@@ -376,17 +437,17 @@ def test_of_several_workers_none_goes_on_with_what_another_has_mended(
     """Though it finds nothing broken by then, it has read something that was."""
     make, _ = damaged
     monkeypatch.setattr("cyclegan_tf.data.damage.mend", lambda *_: [])
-    cluster = {"worker": ["localhost:1", "localhost:2"]}
-    task = {"type": "worker", "index": 1}
-    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": task}))
+    as_one_of_two(monkeypatch, 1)
     error = tf.errors.DataLossError(None, None, "corrupted record")
-    with pytest.raises(UserError, match=r"now on \(corrupted record\); start all workers again"):
+    again = "what was broken is mended; start all workers again"
+    with pytest.raises(UserError, match=rf"not be read \(corrupted record\); {again}"):
         command._mended(make(), workplace / "run", error)
     other = tf.errors.InvalidArgumentError(None, None, "of our own making")
-    assert not command._mended(make(), workplace / "run", other)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="of our own making"):
+        command._mended(make(), workplace / "run", other)
     (workplace / "run" / "mended_shards").mkdir(parents=True)
     (workplace / "run" / "mended_shards" / "left_out.json").touch()
-    with pytest.raises(UserError, match=r"now on \(of our own making\); start all workers again"):
+    with pytest.raises(UserError, match=rf"not be read \(of our own making\); {again}"):
         command._mended(make(), workplace / "run", other)
 
 
@@ -421,3 +482,72 @@ def test_a_shard_that_vanishes_in_mid_run_is_named_and_can_come_back(
     path.with_suffix(".away").rename(path)
     stop_after_the_first_call(monkeypatch)
     assert command.train(config, workplace / "run", workplace / "models") == 130
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_packed_pictures_that_vanish_are_packed_again_once(
+    times, tiny_config, workplace, monkeypatch, eager, capsys
+):
+    """As when somebody tidies up ~/.cache while it trains; scores are taken from the files."""
+    cache, left = workplace.parent / "cache", list(range(times))
+    update = Progress.update
+
+    def update_and_remove(self, steps, losses):
+        update(self, steps, losses)
+        if left:
+            left.pop()
+            shutil.rmtree(cache)
+
+    pack_charts(workplace, trainA=3, trainB=3, testA=4, testB=4)
+    settings = {"steps": 1, "evaluate_every": 1, "evaluate_paired": True, "generator_blocks": 1}
+    config = tiny_config("demo", data=str(workplace / "pictures"), **settings)
+    monkeypatch.setattr(command, "_finish", lambda *_: None)
+    monkeypatch.setattr(Progress, "update", update_and_remove)
+    if times == 1:
+        assert command.train(config, workplace / "run", workplace / "models") == 0
+    else:
+        with pytest.raises(UserError, match=r"read \(.*/cache/.*\), though every record is sound"):
+            command.train(config, workplace / "run", workplace / "models")
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "warning: " in line]
+    assert len(warnings) == 1
+    assert f"--data {workplace / 'pictures'}: could not be read (" in warnings[0]
+    assert "is whole by now; going on from the last checkpoint" in warnings[0]
+    assert len(list(cache.glob("pictures-*/manifest.json"))) == 1
+    assert not (workplace / "run" / "mended_shards").exists()
+
+
+def test_what_lies_behind_the_last_record_costs_none(damaged, workplace, capsys):
+    make, path = damaged
+    content = bytearray(path.read_bytes())
+    content[60] ^= 1  # sound again
+    path.write_bytes(content + b"more")
+    assert command.train(make(), workplace / "run", workplace / "models") == 0
+    errors = capsys.readouterr().err
+    assert f"({path}: missing or not of {len(content)} bytes" in errors
+    assert "is left out" not in errors
+    assert (workplace / "run" / "mended_shards" / path.name).read_bytes() == content
+    assert command.train(make(), workplace / "run", workplace / "models") == 0
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_a_manifest_with_a_wrong_size_is_one_line(data, tiny_config, workplace, refused):
+    shutil.copytree(data / "shards", workplace / "shards")
+    shards = Shards.open(workplace / "shards")
+    path = shards.paths("trainB")[0]
+    text = (workplace / "shards" / "manifest.json").read_text(encoding="utf-8")
+    size = path.stat().st_size
+    changed = text.replace(f'"bytes": {size},', f'"bytes": {size + 1},', 1)
+    (workplace / "shards" / "manifest.json").write_text(changed, encoding="utf-8")
+    config = tiny_config(data=str(workplace / "shards"), steps=1)
+    with pytest.raises(UserError, match=rf"missing or not of {size + 1} bytes; build the shards"):
+        command.train(config, workplace / "run", workplace / "models")
+    assert not (workplace / "run").exists()
+
+
+def test_an_error_that_names_no_shard_is_not_blamed_on_them(data, tiny_config, workplace):
+    config = tiny_config(data=str(data / "shards"))
+    for kind in (tf.errors.InvalidArgumentError, tf.errors.NotFoundError):
+        error = kind(None, None, "No algorithm worked!")
+        with pytest.raises(kind) as caught:
+            command._mended(config, workplace / "run", error)
+        assert caught.value is error

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 from cyclegan_tf.environment import start_tensorflow
-from cyclegan_tf.errors import UserError, fail, run_command
+from cyclegan_tf.errors import UserError, check_local, fail, run_command
 from cyclegan_tf.locking import locked
 from tfrecords_tools import beam, journal, manifest
 from tfrecords_tools.journal import Journal, PackedShard, Report
@@ -85,6 +85,7 @@ def build(
     _check_number("--workers", workers, 1, 1_000)
     if runner_args and runner is None:
         raise UserError(f"--runner-args {runner_args}: is for --runner, which is not given")
+    check_local(output, output_flag)
     workers = workers or os.cpu_count() or 1
     opened = opened or open_source(source, flag=flag, workers=workers, quiet=quiet)
     output = Path(output)

@@ -18,6 +18,8 @@ VERSION = 2
 # In version 1, pictures that were kept as they came kept the colours of their profiles, too.
 _READABLE = (1, VERSION)
 FILE_NAME = "manifest.json"
+_FRAME_BYTES = 16  # which a TFRecord has beside its content
+_MAX_BYTES = 2**63 - 1
 
 
 def shard_name(split: str, index: int, count: int) -> str:
@@ -202,4 +204,10 @@ def _shard(path: Path, split: str, entry: Any) -> Shard:
         )
     if shard.examples < 0 or shard.bytes < 0:
         raise UserError(f"{path}: {shard.file} has a negative size")
+    # What counts pictures later must not be led to numbers that no disk could hold.
+    if shard.bytes > _MAX_BYTES or shard.examples * _FRAME_BYTES > shard.bytes:
+        raise UserError(
+            f"{path}: {shard.file} cannot hold {shard.examples} examples in {shard.bytes} bytes; "
+            "build the shards again"
+        )
     return shard

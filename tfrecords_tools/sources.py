@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Callable, Protocol
 
 from cyclegan_tf.environment import start_tensorflow
-from cyclegan_tf.errors import UserError
+from cyclegan_tf.errors import UserError, check_local
 from tfrecords_tools.images import BadImage, prepare
 from tfrecords_tools.schema import SPLITS
 
@@ -87,6 +87,7 @@ def open_source(
         return DemoSource(workers, quiet)
     if text.startswith(_TFDS):
         return TfdsSource(text, flag)
+    check_local(text, flag)
     try:
         return FolderSource(Path(text), flag, workers, quiet)
     except OSError as error:
@@ -242,12 +243,15 @@ def _scan(folder: Path, split: str, prefix: str = "") -> Iterator[_File]:
 def _held_out(files: dict[str, _File]) -> set[str]:
     """Picks from ``files``, by digest, those to hold out: the share with the lowest digests.
 
-    Both sides get at least one usable image, as long as there are two different ones.
+    Both sides get at least one usable image, as long as there are two different ones, and the
+    other side two, as a training needs them, as long as there are three.
     """
     start_tensorflow()  # Whether it decodes an image is part of whether that is usable.
     digests = sorted(files)
     first = next((i for i, d in enumerate(digests) if _is_usable(files[d], d)), 0)
-    last = next((i for i, d in reversed([*enumerate(digests)]) if _is_usable(files[d], d)), 0)
+    backwards = (i for i, d in reversed([*enumerate(digests)]) if _is_usable(files[d], d))
+    last = next(backwards, 0)
+    last = next((i for i in backwards if i > first), last)
     share = sum(digest < f"{int(HELD_OUT * 2**32):08x}" for digest in digests)
     return set(digests[: min(max(share, first + 1), last)])
 

@@ -6,13 +6,12 @@ Compares every shard with the manifest and decodes every image; names what is br
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from cyclegan_tf.environment import start_tensorflow
-from cyclegan_tf.errors import fail, run_command
+from cyclegan_tf.errors import check_local, fail, first_line, run_command
 from tfrecords_tools.manifest import Manifest, Shard, file_sha256, is_shard_name
 from tfrecords_tools.schema import DOMAIN, FILENAME, HEIGHT, IMAGE, WIDTH, domain_of, parse_example
 
@@ -27,10 +26,11 @@ def verify(folder: Path, *, quiet: bool = False) -> list[str]:
         quiet: Whether to do without a progress bar.
 
     Raises:
-        UserError: If there is no manifest or it is damaged.
+        UserError: If there is no manifest or it is damaged, or ``folder`` is a URL.
     """
     from tqdm import tqdm
 
+    check_local(folder, advice=", for verify; copy the shards to one")
     folder = Path(folder)
     found = Manifest.load(folder)
     start_tensorflow()
@@ -76,9 +76,7 @@ def _broken_record(path: Path, split: str, shard: Shard) -> Iterator[str]:
                 return
             number += 1
     except tf.errors.OpError as error:
-        # Without the names of graph nodes that TensorFlow puts around it.
-        reason = re.sub(r"\{\{.*?\}\}|\[Op:.*", "", error.message.split("\n")[0]).strip()
-        yield f"{path.name}: record {number} is broken ({reason})"
+        yield f"{path.name}: record {number} is broken ({first_line(error)})"
         return
     if number != shard.examples:
         yield f"{path.name}: has {number:,} records, {shard.examples:,} in the manifest"

@@ -63,7 +63,7 @@ def print_peak() -> None:
 
     config = Config.from_json(sys.stdin.read())
     before = _peak_bytes()
-    take = our_step(config, resolve_precision(config.run.precision)[0])
+    take = our_step(config, resolve_precision(config.run)[0])
     take(_STEPS)
     print(json.dumps({"TensorFlow imported": before, "after two steps": _peak_bytes()}))
 

@@ -8,7 +8,7 @@ from typing import Callable
 import tensorflow as tf
 
 from cyclegan_tf.benchmarking.table import Table
-from cyclegan_tf.benchmarking.tutorial import TutorialStep
+from cyclegan_tf.benchmarking.tutorial import TutorialStep, check_rendered
 from cyclegan_tf.config import Config
 from cyclegan_tf.training.contrastive import make_step
 from cyclegan_tf.training.devices import make_strategy, resolve_precision
@@ -27,8 +27,13 @@ def measure_step(config: Config, rounds: int, against: str = "") -> Table:
         config: the settings.
         rounds: how often to measure, each time over about three seconds' steps, or one.
         against: "tutorial" takes turns with ``TutorialStep``, in float32 on one device.
+
+    Raises:
+        UserError: if the tutorial's step does not have such networks or losses.
     """
-    precision, _ = resolve_precision(config.run.precision)
+    if against:
+        check_rendered(config)
+    precision, _ = resolve_precision(config.run)
     contenders = {"step": our_step(config, precision)}
     if against:
         contenders[against] = _tutorial_step(config)

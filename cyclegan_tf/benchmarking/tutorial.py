@@ -10,8 +10,33 @@ from __future__ import annotations
 import tensorflow as tf
 from tensorflow import keras
 
-from cyclegan_tf.config import Config
+from cyclegan_tf.config import Config, flag
+from cyclegan_tf.errors import UserError
 from cyclegan_tf.models.layers import library_instance_norm
+
+# In what its settings may differ from those of `paper`; and the rate, which takes no time.
+_RENDERED = (
+    *("generator_filters", "generator_downsamplings", "generator_blocks", "generator_upsampling"),
+    *("discriminator_filters", "discriminator_strided", "discriminator_kernel"),
+    *("discriminator_channels", "discriminator_weight", "discriminator_rate"),
+)
+_ELSE = ("generator_", "discriminator_", "gan_loss", "gradient_penalty", "contrast_", "teacher")
+
+
+def check_rendered(config: Config) -> None:
+    """Refuses settings that the tutorial's step does not have, as the two would not compare.
+
+    Raises:
+        UserError: for the first of them.
+    """
+    usual = Config().flat()
+    for name, value in config.flat().items():
+        rendered = name in _RENDERED and value != "shuffle"
+        if value != usual[name] and name.startswith(_ELSE) and not rendered:
+            raise UserError(
+                f"--against tutorial: its step has no {flag(name)} {value}; compare without it, as "
+                "with --preset paper"
+            )
 
 
 class TutorialStep:

@@ -56,6 +56,8 @@ def check_sizes(shards: Shards) -> None:
 def mend(shards: Shards, allowance: int) -> list[Damage]:
     """Looks for damage in all shards and mends it in ``shards.mended``.
 
+    A shard in which something lies behind its last record gets a copy without that.
+
     Args:
         shards: the data set, with a folder for what is mended.
         allowance: how many broken records may be left out over the whole run.
@@ -70,7 +72,7 @@ def mend(shards: Shards, allowance: int) -> list[Damage]:
     found: list[Damage] = []
     mended: dict[str, bytes] = {}
     for split in shards.manifest.splits:
-        content, damages = _mended(shards, split)
+        content, damages = _mended(shards, split, allowance)
         mended.update(content)
         found += damages
     everything = list(dict.fromkeys(_left_out(shards.mended) + found))
@@ -88,17 +90,17 @@ def mend(shards: Shards, allowance: int) -> list[Damage]:
     return found
 
 
-def _mended(shards: Shards, split: str) -> tuple[dict[str, bytes], list[Damage]]:
+def _mended(shards: Shards, split: str, allowance: int) -> tuple[dict[str, bytes], list[Damage]]:
     """The content for each damaged shard of a split by its name, and what is broken in them."""
     sound: list[AnyPath] = []
     broken: dict[str, list[bytes | None]] = {}
     damages: list[Damage] = []
     for shard in shards.manifest.splits[split]:
         path = shards.path(shard)
-        if _is_sound(path, shard):
+        if _is_sound(path, shard) and not _has_rest(path, shard):
             sound.append(path)
         else:
-            broken[shard.file], found = _sound_records(path, shard)
+            broken[shard.file], found = _sound_records(path, shard, allowance)
             damages += found
     if not broken:
         return {}, []
@@ -125,11 +127,19 @@ def _is_sound(path: AnyPath, shard: Shard) -> bool:
         return False
 
 
+def _has_rest(path: AnyPath, shard: Shard) -> bool:
+    """Whether something lies behind the last record, so little that TensorFlow passes over it."""
+    size = path.stat().st_size
+    return size != shard.bytes and sum(map(len, _frames(path.read_bytes()))) < size
+
+
 def _check(serialized: tf.Tensor) -> tf.Tensor:
     return tf.shape(decode(parse_example(serialized)["image"]))
 
 
-def _sound_records(path: AnyPath, shard: Shard) -> tuple[list[bytes | None], list[Damage]]:
+def _sound_records(
+    path: AnyPath, shard: Shard, allowance: int
+) -> tuple[list[bytes | None], list[Damage]]:
     """The framed records of a damaged shard, None for each that is broken, and what is broken."""
     records: list[bytes | None] = []
     damages: list[Damage] = []
@@ -137,6 +147,12 @@ def _sound_records(path: AnyPath, shard: Shard) -> tuple[list[bytes | None], lis
     with tempfile.TemporaryDirectory() as folder:
         for number in range(shard.examples):
             frame = next(frames, None)
+            if frame is None and shard.examples - number > allowance:  # of any number at all
+                raise UserError(
+                    f"{path}: {shard.examples - number} records are cut off, more than "
+                    f"--max-damaged {allowance}; build the shards again, and the same command goes "
+                    "on from the last checkpoint"
+                )
             reason = "is cut off" if frame is None else _reason(frame, Path(folder) / "one")
             records.append(frame if reason is None else None)
             damages += [Damage(shard.file, number, reason)] if reason else []

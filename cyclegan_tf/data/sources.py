@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cyclegan_tf.data.shards import MENDED, Shards
-from cyclegan_tf.errors import UserError
+from cyclegan_tf.errors import UserError, check_local, first_line
 from tfrecords_tools.build import build
 from tfrecords_tools.manifest import FILE_NAME, VERSION
 from tfrecords_tools.paths import is_remote
@@ -19,6 +19,7 @@ from tfrecords_tools.sources import open_source
 
 _MIN_PICTURES = 2
 _CACHE = "CYCLEGAN_TF_CACHE"
+_LONGEST_NAME = 200  # of the 255 bytes that a folder's name may have
 
 
 def open_data(data: str, mended: Path | None = None) -> Shards:
@@ -35,16 +36,13 @@ def open_data(data: str, mended: Path | None = None) -> Shards:
     Raises:
         UserError: if there is nothing to train on.
     """
-    if is_remote(data) or (Path(data) / FILE_NAME).is_file():
-        shards = Shards.open(data)
-    else:
-        shards = Shards.open(_packed(data))
+    shards = Shards.open(data if _is_packed(data) else _packed(data))
     for split in ("trainA", "trainB"):
         count = shards.manifest.count(split)
         if count < _MIN_PICTURES:
             raise UserError(
-                f"--data {data}: {split} has {count} usable picture(s); "
-                f"at least {_MIN_PICTURES} are needed"
+                f"--data {data}: {split} has {count} usable picture(s); at least {_MIN_PICTURES} "
+                f"are needed, and one more to hold out where there is no test{split[-1]}"
             )
     shards = dataclasses.replace(shards, mended=mended)
     if mended is None:
@@ -78,10 +76,10 @@ def readable(shards: Shards) -> Iterator[None]:
     try:
         yield
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
+        place = "A LOCAL COPY" if is_remote(str(shards.folder)) else shards.folder
         raise UserError(
-            f"{shards.folder}: a record cannot be read ({error.message.splitlines()[0][:200]}); "
-            f"python -m tfrecords_tools.verify {shards.folder} tells which, so that the shards can "
-            "be built again"
+            f"{shards.folder}: a record cannot be read ({first_line(error)}); python -m "
+            f"tfrecords_tools.verify {place} tells which, so that the shards can be built again"
         ) from None
 
 
@@ -101,11 +99,19 @@ def cache_folder() -> Path:
     return Path(os.environ.get(_CACHE, "~/.cache/cyclegan_tf")).expanduser()
 
 
+def _is_packed(data: str) -> bool:
+    try:
+        return is_remote(data) or (Path(data) / FILE_NAME).is_file()
+    except OSError as error:  # a name that is too long, a folder that may not be looked into
+        raise UserError(f"--data {data}: cannot be read ({error.strerror}); name another") from None
+
+
 def _packed(data: str) -> Path:
+    check_local(cache_folder(), _CACHE)
     source = open_source(data, flag="--data", workers=os.cpu_count() or 1, quiet=False)
     content = source.fingerprint()
     name = re.sub(r"[^A-Za-z0-9]+", "-", Path(data).name).strip("-") or "data"
-    folder = cache_folder() / f"{name}-{content[:16]}-{VERSION}"
+    folder = cache_folder() / f"{name[:_LONGEST_NAME]}-{content[:16]}-{VERSION}"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -3,7 +3,21 @@
 from __future__ import annotations
 
 import os
+import platform
+import zlib
 from pathlib import Path
+
+
+def _machine() -> str:
+    """A short hash of the machine, and of the container in it that counts processes by itself."""
+    try:
+        namespace = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:  # not Linux
+        namespace = ""
+    return f"{zlib.crc32((platform.node() + namespace).encode()):08x}"
+
+
+MACHINE = _machine()
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -15,8 +29,9 @@ def write_atomically(path: Path, content: bytes) -> None:
         OSError: if it cannot be written; ``path`` is then as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The process number keeps two commands that write the same file out of each other's way.
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    # Keeps two commands that write the same file out of each other's way; on a shared disk they
+    # may have the same process number.
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}-{MACHINE}")
     try:
         unfinished.write_bytes(content)
         unfinished.replace(path)

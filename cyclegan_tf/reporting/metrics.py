@@ -36,6 +36,7 @@ _GROUPS = {
         "accuracy_real",
         "accuracy_fake",
         "margin",
+        "margin_trained",
         "brightness",
         "clipped",
         "gradient_generators",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -32,6 +33,7 @@ from cyclegan_tf.training.state import TrainingState
 
 FOLDER = "checkpoints"
 BEST = "best.json"
+ROLLED_BACK = "rolled_back.json"
 _UNFINISHED, _DAMAGED = ".unfinished", "damaged"
 _DATA, _INDEX, _SEAL = ".data-00000-of-00001", ".index", ".json"
 _FILES = (_DATA, _INDEX, _SEAL)  # in the order of renaming
@@ -108,6 +110,26 @@ class Checkpoints:
         if self.rolled_back_to == self.saved_step and len(steps_saved(self.folder)) > 1:
             self._set_aside((self.saved_step,))
 
+    def note_roll_back(self, factor: float) -> None:
+        """To be called after a roll-back: what it left of the rate outlives the process.
+
+        The checkpoint that it came to holds the rate of before, and no other is made at once.
+        """
+        self.rolled_back_to = self.saved_step
+        self.state.rate_factor.assign(factor)
+        if self.is_chief:
+            note = json.dumps({"step": self.saved_step, "rate_factor": factor})
+            write_atomically(self.folder / ROLLED_BACK, note.encode())
+
+    def _recall_roll_back(self) -> None:
+        """Where a roll-back came to the restored checkpoint, and nothing was saved since."""
+        if self.state.rate_factor is None:
+            return
+        factor = _noted(self.folder / ROLLED_BACK, self.saved_step, "rate_factor")
+        if factor is not None:
+            self.rolled_back_to = self.saved_step
+            self.state.rate_factor.assign(factor)
+
     def restore_latest(self) -> bool:
         """Restores the newest whole checkpoint; False if the run has none yet.
 
@@ -135,6 +157,7 @@ class Checkpoints:
         if self.histories:
             self.histories.scatter()
         self.saved_step = found.step
+        self._recall_roll_back()
         return True
 
     def _check_replicas(self, path: str) -> None:
@@ -223,6 +246,16 @@ def best_step(folder: Path) -> int | None:
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return step if type(step) is int and step in steps_saved(folder) else None
+
+
+def _noted(path: Path, step: int, name: str) -> float | None:
+    """A positive number that a small file notes of a step; None if there is none."""
+    try:
+        note = json.loads(path.read_text(encoding="utf-8"))
+        value = float(note[name]) if note["step"] == step else math.nan
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError):
+        return None
+    return value if 0.0 < value < math.inf else None
 
 
 def load_generators(

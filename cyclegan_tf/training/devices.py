@@ -7,7 +7,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from cyclegan_tf.cluster import VARIABLE, Cluster
-from cyclegan_tf.config import Config, RunConfig
+from cyclegan_tf.config import RunConfig
 from cyclegan_tf.errors import UserError
 
 _BFLOAT16_CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
@@ -27,18 +27,26 @@ def make_strategy(config: RunConfig) -> tf.distribute.Strategy:
     """
     if Cluster.from_environment().workers > 1:
         return _multi_worker_strategy(config)
-    gpus = tf.config.list_physical_devices("GPU")
+    gpus = gpus_of(config)
     # TensorFlow's default, made explicit: float32 convolutions on GPUs from Ampere on.
     tf.config.experimental.enable_tensor_float_32_execution(True)
-    count = config.replicas or max(1, len(gpus))
+    count = len(gpus) or max(1, config.replicas)
     _check_batch(config, count, "--replicas 1 for one of them")
-    if gpus and count <= len(gpus):
+    if gpus:
         return tf.distribute.MirroredStrategy([f"/gpu:{i}" for i in range(count)])
     split_cpu(config)
     # The default, collectives, breaks when a process makes a second such strategy.
     return tf.distribute.MirroredStrategy(
         [f"/cpu:{i}" for i in range(count)], tf.distribute.ReductionToOneDevice()
     )
+
+
+def gpus_of(config: RunConfig) -> list[tf.config.PhysicalDevice]:
+    """The GPUs that a run trains on; none where it has more replicas than there are GPUs."""
+    gpus = tf.config.list_physical_devices("GPU")
+    if Cluster.from_environment().workers > 1:
+        return gpus
+    return gpus[: config.replicas or None] if config.replicas <= len(gpus) else []
 
 
 def _multi_worker_strategy(config: RunConfig) -> tf.distribute.Strategy:
@@ -70,8 +78,7 @@ def split_cpu(config: RunConfig) -> None:
     count = config.replicas
     cpu = tf.config.list_physical_devices("CPU")[0]
     present = tf.config.get_logical_device_configuration(cpu)
-    is_enough = max(count, 1) <= max(1, len(present or []))
-    if is_enough or count <= len(tf.config.list_physical_devices("GPU")):
+    if gpus_of(config) or max(count, 1) <= max(1, len(present or [])):
         return
     try:
         tf.config.set_logical_device_configuration(
@@ -83,18 +90,11 @@ def split_cpu(config: RunConfig) -> None:
         ) from None
 
 
-def resolve_precision(precision: str) -> tuple[str, str]:
-    """The precision to compute in and why.
-
-    Args:
-        precision: "auto", "float32" or "bfloat16".
-
-    Returns:
-        "float32" or "bfloat16", and the reason in a few words.
-    """
-    if precision != "auto":
-        return precision, "as asked"
-    gpus = tf.config.list_physical_devices("GPU")
+def resolve_precision(config: RunConfig) -> tuple[str, str]:
+    """The precision to compute in, "float32" or "bfloat16", and the reason in a few words."""
+    if config.precision != "auto":
+        return config.precision, "as asked"
+    gpus = gpus_of(config)
     if gpus:
         capabilities = [_compute_capability(gpu) for gpu in gpus]
         lowest = ".".join(str(part) for part in min(capabilities))
@@ -106,23 +106,20 @@ def resolve_precision(precision: str) -> tuple[str, str]:
     return "float32", "this CPU has no bfloat16 instructions"
 
 
-def resolve_jit(config: Config) -> bool:
+def resolve_jit(config: RunConfig) -> bool:
     """Whether to compile with XLA; "auto": on a GPU."""
-    if config.run.jit != "auto":
-        return config.run.jit == "on"
-    return bool(tf.config.list_physical_devices("GPU"))
+    return bool(gpus_of(config)) if config.jit == "auto" else config.jit == "on"
 
 
 def resolve_winograd(config: RunConfig) -> bool:
     """Whether 3×3 convolutions may go by Winograd's algorithm.
 
-    "auto": on CPUs without AVX-512. There it was measured to be faster (docs/performance.md); with
-    AVX-512 the library's convolutions are several times as fast, and GPUs' libraries choose
-    themselves.
+    "auto": on CPUs, where it was measured to be faster (docs/performance.md). GPUs' libraries
+    choose such algorithms themselves.
     """
     if config.winograd != "auto":
         return config.winograd == "on"
-    return not tf.config.list_physical_devices("GPU") and "avx512f" not in _cpu_flags()
+    return not gpus_of(config)
 
 
 def _compute_capability(gpu: tf.config.PhysicalDevice) -> tuple[int, int]:

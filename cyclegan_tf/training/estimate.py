@@ -18,9 +18,10 @@ _TO_INPUT = 2  # and with the gradient of its input alone about twice as long
 
 
 def expected_seconds_per_step(config: Config, precision: str, replicas: int = 1) -> float:
-    """A step's time from those of one pass of a generator and of a discriminator.
+    """A step's time from those of passes of its generators and of its discriminators.
 
-    Both generators translate and translate back, and keep pictures for the identity loss; both
+    Both directions' passes are timed in one graph, as they share the cores in a step. Both
+    generators translate and translate back, and keep pictures for the identity loss; both
     discriminators judge the generated pictures for the generators, and real and generated ones for
     themselves. The gradient penalty counts as one more pass with its gradients. It is an estimate.
     The passes are those of networks made for this alone, as one in training may change a network.
@@ -36,7 +37,8 @@ def expected_seconds_per_step(config: Config, precision: str, replicas: int = 1)
         models = [
             build(config, image_size=size) for build in (build_generator, build_discriminator)
         ]
-    generator, discriminator = (_seconds(model, images) for model in models)
+    ways = 1 if config.one_sided() else 2
+    generator, discriminator = (_seconds(model, [images] * ways) for model in models)
     cycle = 1.0 if config.losses.lambda_cycle else 0.0
     identity = 1.0 if config.losses.lambda_identity else 0.0
     identity /= config.losses.identity_every
@@ -45,10 +47,8 @@ def expected_seconds_per_step(config: Config, precision: str, replicas: int = 1)
         passes = 1 + (1 if config.contrast.identity else 0)
         generators = generator * _WITH_GRADIENT * passes * 1.5
         return generators + discriminator * (_TO_INPUT + _WITH_GRADIENT * own)
-    return 2 * (
-        generator * _WITH_GRADIENT * (1 + cycle + identity)
-        + discriminator * (_TO_INPUT + _WITH_GRADIENT * own)
-    )
+    generators = generator * _WITH_GRADIENT * (1 + cycle + identity)
+    return generators + discriminator * (_TO_INPUT + _WITH_GRADIENT * own)
 
 
 def duration_text(seconds: float) -> str:
@@ -60,12 +60,14 @@ def duration_text(seconds: float) -> str:
     return f"{seconds / 86400:.1f} days"
 
 
-def _seconds(model, images: tf.Tensor) -> float:
-    """The shortest of a few passes, after one that traces."""
-    run = tf.function(lambda batch: tf.reduce_sum(model(batch, training=True)))
+def _seconds(model, batches: list[tf.Tensor]) -> float:
+    """The shortest time of a few that all batches' passes take together, after one that traces."""
+    run = tf.function(
+        lambda *each: tf.add_n([tf.reduce_sum(model(batch, training=True)) for batch in each])
+    )
     times = []
     for _ in range(1 + _REPEATS):
         start = time.monotonic()
-        run(images).numpy()
+        run(*batches).numpy()
         times.append(time.monotonic() - start)
     return min(times[1:])

@@ -1,8 +1,8 @@
 """How a run is doing, in plain words: what goes wrong with CycleGANs, and what usually helps.
 
-``HealthMonitor`` measures on a few fixed pictures, every time samples are made; ``complaints``
-judges what was measured and logged so far. The limits are wide: a run that is merely not done yet
-should hear nothing.
+``HealthMonitor`` measures on a few fixed pictures, with each sample and each evaluation;
+``complaints`` judges what was measured and logged so far. The limits are wide: a run that is merely
+not done yet should hear nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cyclegan_tf.config import Config
 from cyclegan_tf.data.shards import Shards
 from cyclegan_tf.models.networks import present
 from cyclegan_tf.reporting.metrics import HEALTH_MEASURE
-from cyclegan_tf.training.sampler import fixed_pictures
+from cyclegan_tf.training.sampler import fixed_pictures, shown_split
 from cyclegan_tf.training.state import TrainingState
 
 Record = dict[str, Any]  # a line of metrics.jsonl
@@ -39,6 +39,7 @@ _JUDGED_SHARE, _JUDGED_EARLIEST, _JUDGED_LATEST = 0.05, 200, 1000
 DIVERSITY = 0.35  # of the target domain's
 ACCURACY_STRONG, MARGIN_STRONG = 0.99, 0.9
 ACCURACY_WEAK, MARGIN_WEAK = 0.6, 0.05
+MARGIN_BY_HEART, SHARE_UNSEEN = 0.3, 0.5
 GENERATOR_LOSS = 0.02
 INVERTED = -0.2
 CLIPPED = 0.05
@@ -89,11 +90,20 @@ class HealthMonitor:
     @cached_property
     def reals(self) -> tuple[np.ndarray, np.ndarray]:
         """The pictures of A and B: float32 [n, size, size, 3]; not read before the first step."""
-        size = self.config.data.image_size
-        a, b = (
-            fixed_pictures(self.shards, domain, size, PICTURES, least=_LEAST) for domain in "AB"
-        )
+        a, b = (self._pictures(shown_split(self.shards, domain, _LEAST)) for domain in "AB")
         return a, b
+
+    @cached_property
+    def trained(self) -> dict[str, np.ndarray]:
+        """Training pictures by domain, "a" and "b", where ``reals`` are test pictures."""
+        return {
+            domain.lower(): self._pictures(f"train{domain}")
+            for domain in "AB"
+            if shown_split(self.shards, domain, _LEAST) == f"test{domain}"
+        }
+
+    def _pictures(self, split: str) -> np.ndarray:
+        return fixed_pictures(self.shards, split, self.config.data.image_size, PICTURES)
 
     def measure(self) -> dict[str, float]:
         """What ``complaints`` judges, by name; "ab" and "ba" are directions, "a" and "b" domains.
@@ -103,8 +113,10 @@ class HealthMonitor:
         picture and of its translation, from −1 to 1. ``clipped_*``: share of patches that are all
         black, white or fully saturated, above what real pictures have. ``accuracy_real_*``,
         ``accuracy_fake_*`` and ``margin_*``: how surely the discriminators tell, 1 being perfect
-        (not for the Wasserstein loss, which has no boundary). ``gradient_*``: the root of the mean
-        squared gradient norm over the last steps, from Adam's second moments.
+        (not for the Wasserstein loss, which has no boundary); of real pictures they see test
+        pictures, where there are enough, and ``margin_trained_*`` is that of training pictures.
+        ``gradient_*``: the root of the mean squared gradient norm over the last steps, from Adam's
+        second moments.
         """
         reals = dict(zip("ab", self.reals))
         measures = {}
@@ -127,12 +139,13 @@ class HealthMonitor:
         kind = self.config.losses.gan_loss
         if kind == "wasserstein":
             return {}
-        return {
-            f"{name}_{domain}": value
-            for name, value in decision_measures(
-                kind, _in_batches(discriminator, real), _in_batches(discriminator, fake)
-            ).items()
-        }
+        of_fake = _in_batches(discriminator, fake)
+        measures = decision_measures(kind, _in_batches(discriminator, real), of_fake)
+        if domain in self.trained:
+            of_trained = _in_batches(discriminator, self.trained[domain])
+            known = decision_measures(kind, of_trained, of_fake)
+            measures["margin_trained"] = known["margin"]
+        return {f"{name}_{domain}": value for name, value in measures.items()}
 
     def _gradient(self, optimizer) -> float:
         squares = sum(float(tf.reduce_sum(moment)) for moment in optimizer.second_moments)
@@ -285,7 +298,15 @@ def _discriminators(log: Log) -> Iterator[Complaint]:
             f"it tells {real:.0%} of real and {fake:.0%} of generated patches, margin {margin:.2f}"
         )
         name = f"Discriminator {domain.upper()}"
-        if min(real, fake) >= ACCURACY_STRONG and margin >= MARGIN_STRONG:
+        known = _value(log.measured[-1], f"margin_trained_{domain}")
+        if known >= MARGIN_BY_HEART and margin <= SHARE_UNSEEN * known:
+            yield Complaint(
+                f"discriminator_{domain}",
+                f"{name} knows its training pictures by heart: margin {known:.2f} on them, "
+                f"{margin:.2f} on test pictures. Usually helps: --discriminator-augment "
+                "color,translation,cutout, more pictures, fewer --discriminator-filters.",
+            )
+        elif min(real, fake) >= ACCURACY_STRONG and margin >= MARGIN_STRONG:
             yield Complaint(
                 f"discriminator_{domain}",
                 f"{name} is too strong: {told}, so the generator learns little from it. Usually "

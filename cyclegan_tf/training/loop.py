@@ -78,7 +78,7 @@ class Training:
         self.cluster = Cluster.from_environment()
         part = (self.cluster.index, self.cluster.workers)
         self.shards, self.strategy = dataclasses.replace(shards, part=part), strategy
-        self._check_same_settings()
+        self._check_same_settings(precision)
         pairs = shards.pairs_per_epoch()
         self.steps_per_epoch = steps_per_epoch(config, pairs)
         self.total = total_steps(config, pairs)
@@ -138,7 +138,7 @@ class Training:
         with log, bar:
             if done == 0:
                 self._save_first()
-                self._show(log, bar)
+                self._show(log)
             means = Means()
             bad = int(self.step.nonfinite.total.numpy())
             for steps, seconds, losses in self._calls(received):
@@ -154,14 +154,15 @@ class Training:
             write_report(self.run_dir)
         return self.finished()
 
-    def _show(self, log: MetricsLog, bar: Progress) -> None:
-        """Writes samples and the report, and says what is wrong with the run."""
+    def _show(self, log: MetricsLog) -> None:
+        if self.cluster.is_chief:
+            self.sampler.save(self.run_dir, self.state.steps_done(), log)
+
+    def _report(self, log: MetricsLog, bar: Progress) -> None:
+        """Says what is wrong with the run, and writes the report."""
         if not self.cluster.is_chief:
             return
         done = self.state.steps_done()
-        self.sampler.save(self.run_dir, done, log)
-        if not done:
-            return
         for complaint in self.examiner.complaints(read_metrics(self.run_dir)):
             log.warn(done, complaint.text, complaint.check)
             bar.note(f"step {done}: {complaint.text}")
@@ -181,8 +182,7 @@ class Training:
         self.checkpoints.give_up_newest()
         self._over_workers(0.0)  # so that no worker looks for the newest one before that
         self.checkpoints.restore_latest()
-        self.checkpoints.rolled_back_to = self.state.steps_done()
-        factor.assign(half)
+        self.checkpoints.note_roll_back(half)
         self.step.nonfinite.forget()
         return True
 
@@ -226,15 +226,16 @@ class Training:
             return bool(received)
         return self._over_workers(float(bool(received))) > 0
 
-    def _check_same_settings(self) -> None:
+    def _check_same_settings(self, precision: str) -> None:
         """What workers do differently must not go unnoticed: each would learn something else."""
         settings = self.config.replace(data="").to_json()  # Paths may differ.
-        text = json.dumps([settings, data_identity(self.shards)])
+        text = json.dumps([settings, precision, data_identity(self.shards)])
         own = float(zlib.crc32(text.encode()))
         if self._over_workers(own) != own * self.strategy.num_replicas_in_sync:
             raise UserError(
-                f"worker {self.cluster.index}: another worker has other settings or pictures; give "
-                "all workers the same command and the same --data"
+                f"worker {self.cluster.index}: another worker has other settings or pictures, or "
+                f"computes in another precision than {precision}; give all workers the same "
+                "command, with --precision, and the same --data"
             )
         for split in ("trainA", "trainB"):
             count = self.shards.manifest.count(split)
@@ -299,12 +300,14 @@ class Training:
         show = self._is_due(run.sample_every)
         evaluate = bool(self.examiner.evaluator) and self._is_due(self.config.evaluate.every)
         if self.cluster.is_chief:
-            values.update(self.examiner.health() if show else {})
+            values.update(self.examiner.health() if show or evaluate else {})
             values.update(self.examiner.scores() if evaluate else {})
         if values:
             log.write(done, values, self.examiner.evaluator.protocol() if evaluate else None)
         if show:
-            self._show(log, bar)
+            self._show(log)
+        if show or evaluate:
+            self._report(log, bar)
         if done % run.checkpoint_every == 0:
             self.checkpoints.save()
         if evaluate and self._is_best():

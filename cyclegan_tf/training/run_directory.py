@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cyclegan_tf.config import Config, all_settings, flag
 from cyclegan_tf.data.shards import MENDED, Shards
-from cyclegan_tf.errors import UserError
+from cyclegan_tf.errors import UserError, check_local
 from cyclegan_tf.locking import locked
 from cyclegan_tf.reporting.files import write_atomically
 
@@ -40,10 +40,7 @@ def claimed(run_dir: Path, flag: str = "--run-dir") -> Iterator[None]:
     check_writable(run_dir, flag)
     made = [path for path in (run_dir, *run_dir.parents) if not path.exists()]
     try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{flag} {run_dir}: cannot be written ({error.strerror})") from None
-    try:
+        _make(run_dir, flag)
         with locked(run_dir, lambda: _refuse_second(run_dir, flag)):
             yield
     except OSError as error:
@@ -54,9 +51,16 @@ def claimed(run_dir: Path, flag: str = "--run-dir") -> Iterator[None]:
             "mend that, and the same command goes on from the last checkpoint"
         ) from error
     finally:
-        with suppress(OSError):  # of the first that is not empty
-            for path in made:
+        for path in made:
+            with suppress(OSError):  # not empty, or not made at all
                 path.rmdir()
+
+
+def _make(run_dir: Path, flag: str) -> None:
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{flag} {run_dir}: cannot be written ({error.strerror})") from None
 
 
 def _refuse_second(run_dir: Path, flag: str) -> None:
@@ -69,8 +73,9 @@ def check_writable(folder: Path, flag: str) -> None:
     """Changes nothing; the name of the flag is for the message.
 
     Raises:
-        UserError: if ``folder`` neither is nor could become a folder that one may write to.
+        UserError: if ``folder`` neither is nor could become a local folder to write to.
     """
+    check_local(folder, flag)
     present = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
     if not present.is_dir():
         raise UserError(f"{flag} {folder}: {present} is no folder; name another")
@@ -82,8 +87,9 @@ def check_output(path: Path) -> None:
     """For the file that --output names, before the work that fills it; changes nothing.
 
     Raises:
-        UserError: if it is a folder, or its folder cannot be written to.
+        UserError: if it is a folder or a URL, or its folder cannot be written to.
     """
+    check_local(path, "--output")
     if path.is_dir():
         raise UserError(f"--output {path}: is a folder; name a file")
     check_writable(path.parent, "--output")

@@ -27,7 +27,9 @@ class Sampler:
 
     def __init__(self, shards: Shards, generators: Generators, image_size: int) -> None:
         self.generators = generators
-        real_a, real_b = (fixed_pictures(shards, domain, image_size) for domain in "AB")
+        real_a, real_b = (
+            fixed_pictures(shards, shown_split(shards, domain), image_size) for domain in "AB"
+        )
         count = min(len(real_a), len(real_b))  # A grid has as many rows in both directions.
         self.real_a, self.real_b = real_a[:count], real_b[:count]
 
@@ -50,15 +52,15 @@ class Sampler:
         return pictures
 
 
-def fixed_pictures(
-    shards: Shards, domain: str, image_size: int, limit: int = PICTURES, least: int = 1
-) -> np.ndarray:
-    """A domain's first test pictures, or training pictures where ``least`` are only among those.
-
-    Returns:
-        float32 [n, size, size, 3].
-    """
+def shown_split(shards: Shards, domain: str, least: int = 1) -> str:
+    """A domain's test split, or the training split where ``least`` pictures are only there."""
     test, train = (shards.manifest.count(f"{split}{domain}") for split in ("test", "train"))
-    split = f"test{domain}" if test >= min(least, train) else f"train{domain}"
+    return f"test{domain}" if test >= min(least, train) else f"train{domain}"
+
+
+def fixed_pictures(
+    shards: Shards, split: str, image_size: int, limit: int = PICTURES
+) -> np.ndarray:
+    """The first pictures of a split: float32 [n, size, size, 3] in [-1, 1]."""
     pictures = test_images(shards, split, image_size, limit).map(lambda image, _name: image)
     return np.stack(list(pictures.as_numpy_iterator()))

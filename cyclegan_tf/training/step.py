@@ -53,7 +53,7 @@ class TrainingStep:
         if config.run.recompute:
             generators = [Recomputed(generator) for generator in generators]
         self._generator_ab, self._generator_ba = generators
-        if resolve_jit(config):
+        if resolve_jit(config.run):
             self.generator_gradients = tf.function(self.generator_gradients, jit_compile=True)
             self._judge = tf.function(self._judge, jit_compile=True)
 

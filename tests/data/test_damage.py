@@ -13,7 +13,7 @@ import tensorflow as tf
 from cyclegan_tf.data.damage import mend
 from cyclegan_tf.data.shards import MENDED, Shards
 from cyclegan_tf.errors import UserError
-from tests.tiny import content, pack_charts
+from tests.tiny import content, pack_charts, with_shards_of
 from tfrecords_tools.build import build
 from tfrecords_tools.schema import encode_example, parse_example
 
@@ -104,6 +104,24 @@ def test_a_wrong_length_costs_the_rest_of_the_shard(shards):
     change(path, starts(path)[1], struct.pack("<Q", 1 << 40))
     assert [one.record for one in mend(shards, 4)] == [1, 2, 3, 4]
     assert names(shards) == [right[0]] * 5
+
+
+@pytest.mark.parametrize("rest", [b"m", b"more than the header of a record"])
+def test_what_lies_behind_the_last_record_costs_none(shards, rest):
+    path = shards.paths("trainA")[0]
+    right = path.read_bytes()
+    path.write_bytes(right + rest)
+    assert mend(shards, 0) == []
+    assert shards.paths("trainA")[0].read_bytes() == right
+    assert shards.paths("trainA")[0].parent == shards.mended
+
+
+def test_a_manifest_that_promises_too_much_is_no_long_search(shards, tmp_path):
+    promised = with_shards_of(shards, "trainA", lambda row: (replace(row[0], examples=10**15),))
+    before = content(tmp_path)
+    with pytest.raises(UserError, match=r"999999999999995 records are cut off, more than --max"):
+        mend(replace(promised, mended=shards.mended), 10)
+    assert content(tmp_path) == before
 
 
 def test_the_allowance_is_for_the_whole_run(shards, tmp_path):

@@ -11,9 +11,10 @@ import tensorflow as tf
 from cyclegan_tf.config import DataConfig
 from cyclegan_tf.data.pipeline import training_pairs
 from cyclegan_tf.data.shards import Shards
-from cyclegan_tf.data.sources import open_data
+from cyclegan_tf.data.sources import open_data, readable
 from cyclegan_tf.errors import UserError
 from tests.tiny import pack_charts
+from tfrecords_tools.verify import verify
 
 
 @pytest.fixture
@@ -52,3 +53,17 @@ def test_what_is_missing_is_named(remote):
         open_data("ram://nowhere/at/all")
     with pytest.raises(UserError, match=r"wrong://x/manifest.json: cannot be read \("):
         open_data("wrong://x")
+
+
+def test_of_a_broken_record_a_local_copy_is_to_be_verified(remote):
+    """As verify takes no URL."""
+    shards = open_data(remote[1])
+    error = tf.errors.DataLossError(None, None, "corrupted record at 0")
+    with pytest.raises(UserError) as caught, readable(shards):
+        raise error
+    assert str(caught.value) == (
+        f"{remote[1]}: a record cannot be read (corrupted record at 0); python -m "
+        "tfrecords_tools.verify A LOCAL COPY tells which, so that the shards can be built again"
+    )
+    with pytest.raises(UserError, match=rf"^{remote[1]}: must be a local folder, .* copy the sha"):
+        verify(remote[1], quiet=True)

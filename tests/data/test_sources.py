@@ -109,6 +109,40 @@ def test_one_picture_is_too_few(cache, pictures, split):
     assert "at least 2" in message
 
 
+@pytest.mark.parametrize(("count", "is_enough"), [(2, False), (3, True)])
+def test_a_picture_that_is_held_out_counts_for_tests_alone(cache, pictures, count, is_enough):
+    shutil.rmtree(pictures / "testA")
+    for path in sorted((pictures / "trainA").iterdir())[count:]:
+        path.unlink()
+    if is_enough:
+        assert counts(open_data(str(pictures))) == [2, 3, 1, 1]
+    else:
+        assert refusal(pictures).endswith("one more to hold out where there is no testA")
+
+
+def test_a_name_that_is_too_long_names_the_flag(cache):
+    assert (
+        refusal(300 * "x")
+        == f"--data {300 * 'x'}: cannot be read (File name too long); name another"
+    )
+
+
+def test_a_long_name_of_a_folder_is_cut(cache, pictures):
+    long = pictures.with_name(250 * "x")
+    pictures.rename(long)
+    assert open_data(str(long)).folder.name.startswith(200 * "x" + "-")
+
+
+def test_a_remote_cache_is_refused(pictures, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CYCLEGAN_TF_CACHE", "gs://bucket/cache")
+    assert (
+        refusal(pictures)
+        == "CYCLEGAN_TF_CACHE gs://bucket/cache: must be a local folder, not a URL"
+    )
+    assert not (tmp_path / "gs:").exists()
+
+
 def test_a_missing_folder_names_the_flag(cache, tmp_path):
     assert refusal(tmp_path / "nowhere").startswith(
         f"--data {tmp_path / 'nowhere'}: does not exist"

@@ -15,6 +15,7 @@ from cyclegan_tf.errors import UserError
 from tests.tfrecords_tools.helpers import content, encoded, fill, picture, records
 from tfrecords_tools import build as build_module
 from tfrecords_tools import manifest as manifest_module
+from tfrecords_tools import verify as verify_module
 from tfrecords_tools.build import build, main, plan_shards
 from tfrecords_tools.manifest import Manifest
 from tfrecords_tools.schema import SPLITS
@@ -541,8 +542,20 @@ def test_an_output_that_is_something_else(dataset, tmp_path, refused):
     line = refused(main, "--input", dataset, "--output", "/proc/shards")
     assert "--output /proc/shards: cannot be created" in line
     line = refused(main, "--input", dataset, "--output", tmp_path / ("x" * 300))
-    assert "cannot be created (File name too long)" in line
+    assert "cannot be read or written (File name too long)" in line
     assert content(foreign) == {"holiday.jpg": b"dear to me"}
+
+
+def test_urls_are_refused(dataset, tmp_path, refused, monkeypatch):
+    """Instead of a folder with the name gs: below the current one."""
+    monkeypatch.chdir(tmp_path)
+    line = refused(main, "--input", dataset, "--output", "gs://bucket/shards")
+    assert "--output gs://bucket/shards: must be a local folder, not a URL" in line
+    line = refused(main, "--input", "s3://bucket/faces", "--output", "shards")
+    assert "--input s3://bucket/faces: must be a local folder, not a URL" in line
+    line = refused(verify_module.main, "gs://bucket/shards")
+    assert "gs://bucket/shards: must be a local folder, not a URL, for verify; copy" in line
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_shards_whose_manifest_is_lost_are_not_touched(dataset, built, tmp_path, refused):

@@ -9,9 +9,9 @@ import pytest
 from cyclegan_tf.errors import UserError
 from tfrecords_tools.manifest import FILE_NAME, VERSION, Manifest, Shard
 
-SHARD = Shard("trainA-00000-of-00002.tfrecord", 3, 30, "0" * 64)
-OTHER = Shard("trainA-00001-of-00002.tfrecord", 4, 40, "1" * 64)
-TEST = Shard("testB-00000-of-00001.tfrecord", 5, 50, "2" * 64)
+SHARD = Shard("trainA-00000-of-00002.tfrecord", 3, 300, "0" * 64)
+OTHER = Shard("trainA-00001-of-00002.tfrecord", 4, 400, "1" * 64)
+TEST = Shard("testB-00000-of-00001.tfrecord", 5, 500, "2" * 64)
 MANIFEST = Manifest(
     VERSION, "faces", "f" * 64, False, 2, None, {"trainA": (SHARD, OTHER), "testB": (TEST,)}
 )
@@ -24,7 +24,7 @@ def test_round_trip(tmp_path):
 
 
 def test_sums():
-    assert (MANIFEST.count("trainA"), MANIFEST.bytes("trainA")) == (7, 70)
+    assert (MANIFEST.count("trainA"), MANIFEST.bytes("trainA")) == (7, 700)
     assert (MANIFEST.count("trainB"), MANIFEST.bytes("trainB")) == (0, 0)
 
 
@@ -84,6 +84,9 @@ def altered(*keys_and_value):
         (altered("splits", "trainA", 0, "examples", 3.0), "examples must be int, not 3.0"),
         (altered("splits", "trainA", 0, "sha256", ...), "sha256 must be str, not missing"),
         (altered("splits", "trainA", 0, "bytes", -1), "has a negative size"),
+        (altered("splits", "trainA", 0, "examples", 19), "cannot hold 19 examples in 300 bytes"),
+        (altered("splits", "trainA", 0, "examples", 1 << 4000), "cannot hold 1318204093"),
+        (altered("splits", "trainA", 0, "bytes", 1 << 63), "cannot hold 3 examples in 92233720"),
         (altered("splits", "trainA", 0, "file", OTHER.file), "names a shard twice"),
     ],
 )

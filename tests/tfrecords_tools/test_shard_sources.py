@@ -179,6 +179,23 @@ def test_few_images_give_each_side_a_usable_one(tmp_path, seed):
         assert images == {f"train{domain}", f"test{domain}"}
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_two_of_three_images_are_for_training(tmp_path, monkeypatch, seed):
+    """Whatever share their hashes say, as a training needs two."""
+    monkeypatch.setattr("tfrecords_tools.sources.HELD_OUT", 0.99)
+    root = tmp_path / "x"
+    for split in ("trainA", "trainB"):
+        (root / split).mkdir(parents=True)
+        for number in range(3):
+            image = encoded(picture(100 * seed + number))
+            (root / split / f"{number}.jpg").write_bytes(image)
+        (root / split / "3.txt").write_text(f"no image {seed}")
+    sides = split_of_each(root)
+    for domain in "AB":
+        images = sorted(sides[f"train{domain}/{number}.jpg"] for number in range(3))
+        assert images == [f"test{domain}", f"train{domain}", f"train{domain}"]
+
+
 def test_a_single_image_is_for_training(tmp_path):
     root = fill(tmp_path / "x", {"trainA": 1, "trainB": 1})
     assert split_of_each(root) == {"trainA/000.jpg": "trainA", "trainB/000.jpg": "trainB"}

@@ -10,7 +10,6 @@ import tensorflow as tf
 
 from cyclegan_tf.config import RunConfig
 from cyclegan_tf.errors import UserError
-from cyclegan_tf.presets import make_config
 from cyclegan_tf.training.devices import (
     make_strategy,
     resolve_jit,
@@ -41,7 +40,7 @@ def hardware(monkeypatch):
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_precision_that_is_asked_for_stands(hardware, precision):
     hardware((7, 0), cpu="fpu amx_bf16")
-    assert resolve_precision(precision) == (precision, "as asked")
+    assert resolve_precision(RunConfig(precision=precision)) == (precision, "as asked")
 
 
 @pytest.mark.parametrize(
@@ -55,7 +54,7 @@ def test_a_precision_that_is_asked_for_stands(hardware, precision):
 )
 def test_a_cpu_gets_bfloat16_where_it_has_the_instructions(hardware, flags, expected):
     hardware(cpu=flags)
-    precision, reason = resolve_precision("auto")
+    precision, reason = resolve_precision(RunConfig())
     assert precision == expected
     assert "this CPU has" in reason
 
@@ -66,7 +65,7 @@ def test_a_machine_without_proc_gets_float32(hardware, monkeypatch):
 
     hardware()
     monkeypatch.setattr(Path, "read_text", missing)
-    assert resolve_precision("auto")[0] == "float32"
+    assert resolve_precision(RunConfig())[0] == "float32"
 
 
 @pytest.mark.parametrize(
@@ -81,7 +80,7 @@ def test_a_machine_without_proc_gets_float32(hardware, monkeypatch):
 )
 def test_the_weakest_gpu_decides_whatever_the_cpu(hardware, capabilities, expected, lowest):
     hardware(*capabilities, cpu="fpu amx_bf16")
-    assert resolve_precision("auto") == (expected, f"GPU of compute capability {lowest}")
+    assert resolve_precision(RunConfig()) == (expected, f"GPU of compute capability {lowest}")
 
 
 @pytest.mark.parametrize(
@@ -101,6 +100,14 @@ def test_every_gpu_is_used_unless_replicas_are_given(
     monkeypatch.setattr(tf.distribute, "MirroredStrategy", lambda names, *_: names)
     monkeypatch.setattr("cyclegan_tf.training.devices.split_cpu", lambda config: None)
     assert make_strategy(RunConfig(batch_size=2, replicas=replicas)) == devices
+
+
+def test_virtual_cpu_devices_beside_gpus_count_as_a_cpu(hardware):
+    hardware((9, 0), cpu="fpu avx2")
+    few, more = RunConfig(batch_size=2, replicas=1), RunConfig(batch_size=2, replicas=2)
+    assert (resolve_precision(few)[0], resolve_precision(more)[0]) == ("bfloat16", "float32")
+    assert (resolve_jit(few), resolve_jit(more)) == (True, False)
+    assert (resolve_winograd(few), resolve_winograd(more)) == (False, True)
 
 
 @pytest.mark.parametrize("replicas", [0, 1, 2])
@@ -134,21 +141,15 @@ def test_more_virtual_devices_than_tensorflow_started_with_need_a_new_process():
 )
 def test_xla_is_tried_on_a_gpu(hardware, asked, gpus, used):
     hardware(*gpus)
-    assert resolve_jit(make_config("paper", jit=asked)) == used
+    assert resolve_jit(RunConfig(jit=asked)) == used
 
 
 @pytest.mark.parametrize(
-    ("asked", "gpus", "flags", "used"),
-    [
-        ("auto", [], "fpu avx2", True),
-        ("auto", [], "fpu avx2 avx512f", False),
-        ("auto", [(8, 0)], "fpu avx2", False),
-        ("on", [(8, 0)], "fpu avx512f", True),
-        ("off", [], "fpu avx2", False),
-    ],
+    ("asked", "gpus", "used"),
+    [("auto", [], True), ("auto", [(8, 0)], False), ("on", [(8, 0)], True), ("off", [], False)],
 )
-def test_winograds_algorithm_is_for_cpus_without_avx_512(hardware, asked, gpus, flags, used):
-    hardware(*gpus, cpu=flags)
+def test_winograds_algorithm_is_for_cpus(hardware, asked, gpus, used):
+    hardware(*gpus)
     assert resolve_winograd(RunConfig(winograd=asked)) == used
 
 

@@ -71,6 +71,11 @@ def test_a_student_may_make_the_discriminators_guess():
             "discriminator_a",
             "Discriminator A is too weak: it tells 20% of real",
         ),
+        (
+            {"margin_b": 0.02, "margin_trained_b": 0.6, "accuracy_real_b": 0.3},
+            "discriminator_b",
+            "Discriminator B knows its training pictures by heart: margin 0.60 on them, 0.02 on",
+        ),
         ({"generator_ba": 0.001}, "generator_ba", "generator B to A has collapsed to 0.0010"),
         ({"brightness_ab": -0.6}, "brightness_ab", "Colours inverted A to B"),
         ({"clipped_ba": 0.21}, "clipped_ba", "Black or saturated patches B to A: 21%"),
@@ -211,6 +216,7 @@ def test_diversity_needs_pictures_to_compare(tmp_path, tiny_config, new_training
     step = new_training(tiny_config())
     monitor = HealthMonitor(step.config, step.state, shards)
     assert [len(pictures) for pictures in monitor.reals] == [9, 3]
+    assert set(monitor.trained) == set()
 
 
 def test_each_discriminator_judges_its_own_domain(tmp_path, tiny_config, new_training):
@@ -228,6 +234,10 @@ def test_each_discriminator_judges_its_own_domain(tmp_path, tiny_config, new_tra
         right = decision_measures("least_squares", *decisions)
         assert abs(right["margin"]) > 1e-3
         found = {name: measured[f"{name}_{domain}"] for name in right}
+        trained = judge(monitor.trained[domain], training=False).numpy()
+        known = decision_measures("least_squares", trained, decisions[1])["margin"]
+        assert abs(known - right["margin"]) > 1e-3
+        assert measured[f"margin_trained_{domain}"] == pytest.approx(known, rel=1e-4)
         assert found == pytest.approx(right, abs=1e-3)
 
 

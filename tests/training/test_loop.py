@@ -14,12 +14,13 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from cyclegan_tf.reporting.metrics import HEALTH_MEASURE
 from cyclegan_tf.training.checkpoints import best_step
 from cyclegan_tf.training.examiner import Examiner
 from cyclegan_tf.training.health import Complaint
 from cyclegan_tf.training.loop import Means, Training, stop_signals
 from cyclegan_tf.training.run_directory import create_run_directory
-from cyclegan_tf.training.sampler import Sampler, fixed_pictures
+from cyclegan_tf.training.sampler import Sampler, fixed_pictures, shown_split
 from tests.tiny import assert_same_state, interrupted_after, pack_charts, pack_demo
 
 STEPS = 8
@@ -114,7 +115,7 @@ def test_samples_show_the_same_test_pictures_at_the_right_steps(finished, shards
         for grid in grids[1:]:
             np.testing.assert_array_equal(grid[:, :third], grids[0][:, :third])
         assert (grids[-1][:, third:] != grids[0][:, third:]).any()
-    np.testing.assert_array_equal(finished.sampler.real_a, fixed_pictures(shards, "A", 16))
+    np.testing.assert_array_equal(finished.sampler.real_a, fixed_pictures(shards, "testA", 16))
 
 
 def test_the_newest_checkpoints_are_kept(finished):
@@ -215,7 +216,9 @@ def test_training_pictures_are_shown_where_there_are_no_test_pictures(shards):
     splits = {split: shards.manifest.splits[split] for split in ("trainA", "trainB")}
     manifest = type(shards.manifest)(**{**vars(shards.manifest), "splits": splits})
     without = type(shards)(shards.folder, manifest)
-    assert len(fixed_pictures(without, "B", 16)) == shards.manifest.count("trainB")
+    assert shown_split(shards, "B") == "testB"
+    assert shown_split(without, "B") == "trainB"
+    assert len(Sampler(without, None, 16).real_b) == shards.manifest.count("trainB")
 
 
 def test_the_best_checkpoint_is_that_of_the_lowest_error(tmp_path, monkeypatch, new_run):
@@ -232,15 +235,20 @@ def test_the_best_checkpoint_is_that_of_the_lowest_error(tmp_path, monkeypatch, 
     assert scored == [30.0, 20.0, 25.0, 22.0]
 
 
-def test_complaints_go_to_the_screen_the_log_and_the_report(tmp_path, monkeypatch, capsys, new_run):
+@pytest.mark.parametrize("evaluate_every", [0, 2])
+def test_complaints_go_to_the_screen_the_log_and_the_report(
+    evaluate_every, tmp_path, monkeypatch, capsys, new_run
+):
     inverted = Complaint("brightness_ab", "Colours inverted A to B. Usually helps: a test.")
     monkeypatch.setattr(Examiner, "complaints", lambda self, records: [inverted])
-    assert new_run(tmp_path / "run").run()
+    assert new_run(tmp_path / "run", evaluate_every=evaluate_every).run()
+    looks = [4, 8] if not evaluate_every else [2, 4, 6, 8]  # with samples and with evaluations
+    measured = [record["step"] for record in logged(tmp_path / "run") if HEALTH_MEASURE in record]
+    assert measured == looks
     warned = [record for record in logged(tmp_path / "run") if "warning" in record]
     assert [(record["step"], record["check"]) for record in warned] == [
-        (4, "brightness_ab"),
-        (8, "brightness_ab"),
+        (step, "brightness_ab") for step in looks
     ]
     assert "step 8: Colours inverted A to B." in capsys.readouterr().err
     report = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
-    assert "Steps 4 to 8: Colours inverted A to B." in report
+    assert f"Steps {looks[0]} to 8: Colours inverted A to B." in report

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from cyclegan_tf.data.pipeline import batch_names, training_pairs
 from cyclegan_tf.errors import UserError
+from cyclegan_tf.training import loop
 from cyclegan_tf.training.checkpoints import steps_saved
 from cyclegan_tf.training.loop import Training
 from cyclegan_tf.training.run_directory import create_run_directory
@@ -150,6 +151,31 @@ def test_a_roll_back_goes_on_with_half_the_rate(new_run, capsys, eager):
     assert records[0]["learning_rate"] == pytest.approx(training.config.optimizer.learning_rate / 4)
     resumed = new_run(on_nonfinite="rollback", checkpoint_every=4)
     assert (resumed.finished(), resumed.state.rate_factor.numpy()) == (True, 0.25)
+
+
+def test_a_roll_back_outlives_a_kill(new_run, monkeypatch, eager):
+    """Else the run would go on at the rate that has just failed."""
+
+    class Killed(BaseException):
+        pass
+
+    def kill(text: str) -> None:
+        assert "going back to step 4" in text
+        raise Killed
+
+    training = new_run(on_nonfinite="rollback", checkpoint_every=4)
+    spoil(training, lambda step: step >= 5)
+    monkeypatch.setattr(loop, "warn", kill)
+    with pytest.raises(Killed):
+        training.run()
+    resumed = new_run(on_nonfinite="rollback", checkpoint_every=4)
+    assert (resumed.state.steps_done(), resumed.state.rate_factor.numpy()) == (4, 0.5)
+    # The checkpoint of step 4 fails again, so the one before it is gone back to.
+    factor, told = resumed.state.rate_factor, []
+    monkeypatch.setattr(loop, "warn", told.append)
+    spoil(resumed, lambda step: tf.logical_and(step >= 5, factor.read_value() > 0.3))
+    assert resumed.run()
+    assert "going back to step 0 with 0.25 of the learning rate" in told[0]
 
 
 def test_a_roll_back_that_does_not_help_ends_the_run(new_run, eager):

@@ -14,6 +14,7 @@ from cyclegan_tf.config import Config
 from cyclegan_tf.errors import UserError
 from cyclegan_tf.presets import make_config
 from cyclegan_tf.training.run_directory import (
+    check_output,
     check_run_directory,
     check_writable,
     claimed,
@@ -146,6 +147,37 @@ def test_a_claim_that_leaves_nothing_takes_its_folders_back(tmp_path):
     with claimed(tmp_path / "a" / "b"):
         (tmp_path / "a" / "b" / "file").touch()
     assert (tmp_path / "a" / "b" / "file").exists()
+
+
+def test_parents_are_taken_back_where_the_folder_itself_cannot_be_made(tmp_path, monkeypatch):
+    def full(path, **_):
+        os.mkdir(path.parent)  # noqa: PTH102 - that of pathlib is replaced
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    run_dir = tmp_path / "a" / "b"
+    with (
+        pytest.raises(UserError, match=f"--run-dir {run_dir}: cannot be written"),
+        claimed(run_dir),
+    ):
+        pass
+    assert content(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("gs://bucket/run", "must be a local folder"), (300 * "x", r"cannot be read or written \(Fi")],
+)
+def test_a_folder_that_cannot_be_is_refused_before_it_is_made(name, reason, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=f"^--output {name}: {reason}"):
+        check_output(Path(name))
+    with (
+        pytest.raises(UserError, match=f"^--output {name}: {reason}"),
+        claimed(Path(name), "--output"),
+    ):
+        pass
+    assert content(tmp_path) == {}
 
 
 def test_a_full_disk_is_one_line_and_other_errors_are_not_hidden(tmp_path):
