@@ -185,9 +185,10 @@ def _train_as_worker(config: Config, run_dir: Path) -> int:
     come to whom this one could wait for.
     """
     shards = _checked_shards(config, run_dir, is_new=not holds_run(run_dir, config))
+    strategy = _start_devices(config)
     try:
         with _other_workers(), _enough_memory(config):
-            training = _set_up(config, run_dir, shards)
+            training = _set_up(config, run_dir, shards, strategy)
             finished = training.finished() or training.run()
     except _damage_errors() as error:
         _mended(config, run_dir, error)
@@ -240,11 +241,11 @@ def _enough_memory(config: Config) -> Iterator[None]:
 def _train(config: Config, run_dir: Path, export_dir: Path) -> int:
     is_new = not check_run_directory(run_dir, config)
     shards = _checked_shards(config, run_dir, is_new)
-    was_sound = False
+    strategy, was_sound = _start_devices(config), False
     while True:
         try:
             with _other_workers(), _enough_memory(config):
-                training = _set_up(config, run_dir, shards)
+                training = _set_up(config, run_dir, shards, strategy)
                 create_run_directory(run_dir, config)
                 note_data(run_dir, shards)
                 finished = training.finished() or training.run()
@@ -298,7 +299,8 @@ def _open_shards(config: Config, run_dir: Path) -> Shards:
             check_init_from(config)
         if config.distillation.teacher:
             Config.load(Path(config.distillation.teacher), "--teacher ")
-    shards = open_data(config.data.data, run_dir / MENDED)
+    many_devices = config.run.replicas > 1 or Cluster.from_environment().workers > 1
+    shards = open_data(config.data.data, run_dir / MENDED, apart=many_devices)
     start_tensorflow()
     return shards
 
@@ -363,18 +365,25 @@ def _is_of_shards(error: Exception, shards: Shards) -> bool:
     return isinstance(error, tf.errors.DataLossError) or any(str(p) in str(error) for p in places)
 
 
-def _set_up(config: Config, run_dir: Path, shards: Shards):
+def _start_devices(config: Config):
+    """The strategy; once in a process, as a second one would use the first one's collectives."""
     import tensorflow as tf
 
-    from cyclegan_tf.data.damage import check_sizes
-    from cyclegan_tf.training.devices import make_strategy, resolve_precision
-    from cyclegan_tf.training.estimate import duration_text, expected_seconds_per_step
-    from cyclegan_tf.training.loop import Training
+    from cyclegan_tf.training.devices import make_strategy
 
     tf.get_logger().setLevel("ERROR")
     if config.run.deterministic:
         tf.config.experimental.enable_op_determinism()
-    strategy = make_strategy(config.run)
+    with _other_workers():
+        return make_strategy(config.run)
+
+
+def _set_up(config: Config, run_dir: Path, shards: Shards, strategy):
+    from cyclegan_tf.data.damage import check_sizes
+    from cyclegan_tf.training.devices import resolve_precision
+    from cyclegan_tf.training.estimate import duration_text, expected_seconds_per_step
+    from cyclegan_tf.training.loop import Training
+
     check_sizes(shards)
     precision, reason = resolve_precision(config.run)
     training = Training(config, run_dir, shards, strategy, precision)
@@ -439,14 +448,10 @@ def _finish(training, run_dir: Path, export_dir: Path, scores: list[str]) -> Non
     from cyclegan_tf.exporting.saved_model import export_saved_models
 
     try:
-        exports = export_saved_models(run_dir, export_dir)
+        exports = export_saved_models(run_dir, export_dir, flag="--export-dir")
     except UserError as error:
-        reason = str(error).removeprefix(f"--output {export_dir}: ")
-        if reason == str(error):
-            raise
         raise UserError(
-            f"--export-dir {export_dir}: {reason}; the training is finished and saved, and the "
-            "same command exports it"
+            f"{error}; the training is finished and saved, and the same command exports it"
         ) from error
     print(f"\nDone: {training.total} steps.")
     for line in scores:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cyclegan_tf.environment import start_tensorflow
-from cyclegan_tf.errors import UserError, run_command
+from cyclegan_tf.errors import UserError, check_local, run_command
 from cyclegan_tf.exporting.suffixes import FILMS, PICTURES
 from cyclegan_tf.flags import Parser
 
@@ -151,6 +151,7 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError(f"--smooth {arguments.smooth}: must be from 0 to 0.95")
     if arguments.batch_size < 1:
         raise UserError(f"--batch-size {arguments.batch_size}: must be at least 1")
+    check_local(arguments.output, "--output")
     if arguments.output.exists() and not arguments.output.is_dir():
         raise UserError(f"--output {arguments.output}: is a file; name a folder")
 

@@ -17,7 +17,7 @@ import pytest
 from cyclegan_tf.cluster import Cluster
 from cyclegan_tf.config import flag
 from cyclegan_tf.errors import UserError
-from tests.tiny import assert_same_state, pack_demo, saved_state
+from tests.tiny import assert_same_state, pack_charts, pack_demo, saved_state
 
 ROOT = Path(__file__).parent.parent
 STEPS = 12
@@ -166,8 +166,13 @@ def test_sigterm_to_one_stops_both_at_one_step_with_143_and_the_chief_saves(data
     assert index.name == f"step-{one.split()[1]}.index"
 
 
-def test_workers_with_different_settings_end_with_one_line_each(data, tmp_path):
-    for status, out, err in Workers(tmp_path, data, "run", ["--learning-rate", "0.01"]).outputs():
+def test_workers_with_different_settings_end_with_one_line_each(tmp_path, monkeypatch):
+    """From pictures that are not packed yet, which must not start TensorFlow before the workers."""
+    monkeypatch.setenv("CYCLEGAN_TF_CACHE", str(tmp_path / "cache"))
+    pack_charts(tmp_path, trainA=4, trainB=4, testA=2, testB=2)
+    pictures = tmp_path / "pictures"
+    workers = Workers(tmp_path, pictures, "run", ["--learning-rate", "0.01"])
+    for status, out, err in workers.outputs():
         assert status == 2, out[-1000:] + err[-3000:]
         assert "another worker has other settings or pictures" in err.strip().splitlines()[-1]
 

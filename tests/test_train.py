@@ -206,6 +206,7 @@ def test_a_worker_that_has_steps_left_does_not_end_with_0(
         finished=lambda: False, run=lambda: finished, interrupted=interrupted
     )
     monkeypatch.setattr(command, "_checked_shards", lambda *_, **__: None)
+    monkeypatch.setattr(command, "_start_devices", lambda _: None)
     monkeypatch.setattr(command, "_set_up", lambda *_: training)
     as_one_of_two(monkeypatch, 1)
     assert command.train(make_config("demo"), workplace / "run", workplace / "models") == status

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import itertools
+import multiprocessing
 import os
 import re
 from collections.abc import Iterator
@@ -22,7 +24,7 @@ _CACHE = "CYCLEGAN_TF_CACHE"
 _LONGEST_NAME = 200  # of the 255 bytes that a folder's name may have
 
 
-def open_data(data: str, mended: Path | None = None) -> Shards:
+def open_data(data: str, mended: Path | None = None, apart: bool = False) -> Shards:
     """Opens the shards that ``data`` names, after packing them if they are not packed yet.
 
     Packed shards are kept in ``cache_folder()`` under a name made from the content and the version
@@ -32,11 +34,14 @@ def open_data(data: str, mended: Path | None = None) -> Shards:
         data: "demo", a folder of pictures, "tfds:cycle_gan/NAME" or a folder of shards, which may
             be remote (gs://, s3:// …).
         mended: where a training keeps copies of damaged shards; they need not be whole then.
+        apart: whether to pack in a process of its own. Packing starts TensorFlow, which may be told
+            of several devices or workers only before.
 
     Raises:
         UserError: if there is nothing to train on.
     """
-    shards = Shards.open(data if _is_packed(data) else _packed(data))
+    pack = _packed_apart if apart else _packed
+    shards = Shards.open(data if _is_packed(data) else pack(data))
     for split in ("trainA", "trainB"):
         count = shards.manifest.count(split)
         if count < _MIN_PICTURES:
@@ -104,6 +109,12 @@ def _is_packed(data: str) -> bool:
         return is_remote(data) or (Path(data) / FILE_NAME).is_file()
     except OSError as error:  # a name that is too long, a folder that may not be looked into
         raise UserError(f"--data {data}: cannot be read ({error.strerror}); name another") from None
+
+
+def _packed_apart(data: str) -> Path:
+    spawn = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, spawn) as process:
+        return process.submit(_packed, data).result()
 
 
 def _packed(data: str) -> Path:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import os
-import platform
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from cyclegan_tf.reporting.files import MACHINE
 from tfrecords_tools.images import (
     JPEG_QUALITY,
     MAX_PIXELS,
@@ -31,17 +30,6 @@ _OPAQUE = ("JPEG", "PPM")
 _ANIMATED = ("PNG", "WEBP", "AVIF")
 
 
-def _machine() -> str:
-    """A short hash of the machine, and of the container in it that counts processes by itself."""
-    try:
-        namespace = str(Path("/proc/self/ns/pid").readlink())
-    except OSError:  # not Linux
-        namespace = ""
-    return f"{zlib.crc32((platform.node() + namespace).encode()):08x}"
-
-
-# In names of unfinished files: machines that share a folder cannot ask for each other's processes.
-_MACHINE = _machine()
 _numbers = itertools.count()
 
 
@@ -155,7 +143,7 @@ def unfinished_file(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(path.parent.absolute())
-    name = f".unfinished-{os.getpid()}-{_MACHINE}-{next(_numbers)}{path.suffix}"
+    name = f".unfinished-{os.getpid()}-{MACHINE}-{next(_numbers)}{path.suffix}"
     unfinished = path.with_name(name)
     # Someone else's link in its place must not be written through.
     unfinished.unlink(missing_ok=True)
@@ -168,7 +156,7 @@ def unfinished_file(path: Path) -> Iterator[Path]:
 
 @functools.cache  # Going through a large folder for every file would take longer than writing it.
 def _remove_leftovers(folder: Path) -> None:
-    for left in folder.glob(f".unfinished-*-{_MACHINE}-*"):
+    for left in folder.glob(f".unfinished-*-{MACHINE}-*"):
         if not _is_running(left.name.split("-")[1]):
             left.unlink(missing_ok=True)
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from cyclegan_tf.config import STRIDE, Config
 from cyclegan_tf.data.pipeline import to_pixels, to_range
-from cyclegan_tf.errors import UserError
+from cyclegan_tf.errors import UserError, check_local
 from cyclegan_tf.exporting import serving_files
 from cyclegan_tf.exporting.first_frame import first_frame
 from cyclegan_tf.locking import locked
@@ -29,7 +29,10 @@ _GIF = (b"GIF87a", b"GIF89a")
 
 
 def export_saved_models(
-    run_dir: Path, output: Path, directions: Sequence[str] | None = None
+    run_dir: Path,
+    output: Path,
+    directions: Sequence[str] | None = None,
+    flag: str = "--output",
 ) -> list[Path]:
     """Exports a run's generators for TensorFlow Serving.
 
@@ -40,6 +43,7 @@ def export_saved_models(
         run_dir: the run directory.
         output: the folder that is served.
         directions: "ab", "ba" or both; None for all that the run holds.
+        flag: what ``output`` was named with, for messages.
 
     Returns:
         The folders of the new versions, A to B first.
@@ -48,7 +52,8 @@ def export_saved_models(
         UserError: if the run has no readable checkpoint, or ``output`` cannot be written or holds
             a README.md or models.config of somebody else's.
     """
-    serving_files.check_guides(Path(output), "--output")
+    check_local(output, flag)
+    serving_files.check_guides(Path(output), flag)
     config = Config.load(run_dir)
     generators = present(load_generators(run_dir, config, directions))
     try:
@@ -60,7 +65,7 @@ def export_saved_models(
         serving_files.write_guides(Path(output), served)
     except (OSError, tf.errors.OpError) as error:  # TensorFlow has errors of its own for a disk.
         reason = getattr(error, "strerror", None) or getattr(error, "message", error)
-        raise UserError(f"--output {output}: cannot be written ({reason})") from error
+        raise UserError(f"{flag} {output}: cannot be written ({reason})") from error
     return versions
 
 

@@ -24,7 +24,6 @@ from cyclegan_tf.models.networks import present
 from cyclegan_tf.training.checkpoints import load_generators
 from tfrecords_tools.schema import parse_example
 
-QUANTIZATIONS = ("none", "float16", "dynamic", "int8")
 CALIBRATION_PICTURES = 100
 PARITY_PICTURES = 8
 LEAST_SSIM = 0.90
@@ -193,7 +192,7 @@ def convert(
     Args:
         generator: float [1, size, size, 3] in [-1, 1] to the same.
         size: side of the pictures.
-        quantize: one of ``QUANTIZATIONS``.
+        quantize: "none", "float16", "dynamic" or "int8".
         is_uint8: whether pictures are uint8 at both ends.
         calibration: for "int8": uint8 [count, size, size, 3], typical pictures.
 

@@ -181,7 +181,7 @@ def _records(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
 def _parse(line: bytes, path: Path, number: int) -> dict[str, Any]:
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         record = None
     if not isinstance(record, dict) or type(record.get("step")) is not int:
         raise UserError(

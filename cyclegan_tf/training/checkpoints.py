@@ -361,7 +361,8 @@ def start_from(state: TrainingState, config: Config) -> None:
     """Gives a new run the networks of the run that ``config.run.init_from`` names.
 
     Averages start as the other run's, if it keeps any; optimizers, history and step start anew, and
-    so do, with a warning, the networks that an imported run lacks.
+    so do, with a warning, the networks that an imported run lacks, and the projector of a one-sided
+    training where the other was none.
 
     Raises:
         UserError: if there is no such run, its networks are others, or it has no checkpoint.
@@ -376,6 +377,11 @@ def start_from(state: TrainingState, config: Config) -> None:
         warn(f"--init-from {other_dir}: holds {' and '.join(held)} alone; all else starts anew")
         models = {name: model for name, model in models.items() if name in held}
         averages = {name: model for name, model in averages.items() if f"generator_{name}" in held}
+    elif state.projector is not None:
+        if any(name.startswith("projector/") for name in _names_in(found)):
+            models = {**models, "projector": state.projector}
+        else:
+            warn(f"--init-from {other_dir}: is not one-sided; the projector starts anew")
     _load_models(found, models)
     kind = "average" if other.run.average else "generator"
     _load_models(found, {f"{kind}_{name}": model for name, model in averages.items()})

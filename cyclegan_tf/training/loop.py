@@ -30,7 +30,7 @@ from cyclegan_tf.reporting.report import write_report
 from cyclegan_tf.training.checkpoints import Checkpoints, best_step, start_from, warn
 from cyclegan_tf.training.contrastive import make_step
 from cyclegan_tf.training.distillation import keep_teacher, load_teacher
-from cyclegan_tf.training.examiner import Examiner, newest_is_best
+from cyclegan_tf.training.examiner import Examiner, criterion, newest_is_best
 from cyclegan_tf.training.gathering import Histories
 from cyclegan_tf.training.run_directory import data_identity
 from cyclegan_tf.training.sampler import Sampler
@@ -136,6 +136,7 @@ class Training:
         else:
             log = bar = _Nothing()
         with log, bar:
+            self._mark_forgotten_best()
             if done == 0:
                 self._save_first()
                 self._show(log)
@@ -167,6 +168,16 @@ class Training:
             log.warn(done, complaint.text, complaint.check)
             bar.note(f"step {done}: {complaint.text}")
         write_report(self.run_dir)
+
+    def _mark_forgotten_best(self) -> None:
+        """Where the process died after the best checkpoint was saved, but before it was marked."""
+        if not (self.cluster.is_chief and self.examiner.evaluator):
+            return
+        scored = [
+            record["step"] for record in read_metrics(self.run_dir) if criterion(record) is not None
+        ]
+        if scored and scored[-1] == self.checkpoints.saved_step and self._is_newest_best():
+            self.checkpoints.mark_best()
 
     def _save_first(self) -> None:
         """A checkpoint of step 0, where it could not be made again or may be gone back to."""
@@ -317,10 +328,11 @@ class Training:
 
     def _is_best(self) -> bool:
         """Whether the newest scores, which the chief has taken, are the best so far."""
-        best = self.cluster.is_chief and newest_is_best(
-            read_metrics(self.run_dir), best_step(self.checkpoints.folder)
-        )
+        best = self.cluster.is_chief and self._is_newest_best()
         return self._over_workers(float(best)) > 0
+
+    def _is_newest_best(self) -> bool:
+        return newest_is_best(read_metrics(self.run_dir), best_step(self.checkpoints.folder))
 
     def _losses(self, done: int, means: Means) -> dict[str, float]:
         """The mean losses since the last line; the identity's over the steps that took it."""

@@ -43,7 +43,7 @@ class Adam(tf.Module):
         Args:
             gradients: one per variable, per replica and equal on all.
             rate: float32 scalar, the learning rate.
-            step: int64 scalar, updates done before this one.
+            step: int64 scalar, steps taken before this one; those that were not finite count.
         """
         strategy = tf.distribute.get_strategy()
         count = tf.cast(step + 1, tf.float32)

@@ -182,7 +182,7 @@ def check_init_from(config: Config) -> Config:
     """The settings of the run that ``config.run.init_from`` names.
 
     Raises:
-        UserError: if there is no such run, or its networks have other weights.
+        UserError: if there is no such run, or the networks that it has have other weights.
     """
     name = f"--init-from {config.run.init_from}"
     try:
@@ -192,8 +192,11 @@ def check_init_from(config: Config) -> Config:
     ours, theirs = (
         each.replace(generator_blocks=each.generator_blocks()).flat() for each in (config, other)
     )
+    # What was imported holds generators alone.
+    is_trained = (Path(config.run.init_from) / DATA_FILE).exists()
+    networks = ("generator", "discriminator") if is_trained else ("generator",)
     for section, flat, _ in all_settings():
-        is_of_networks = section in ("generator", "discriminator") and flat != _NO_WEIGHTS
+        is_of_networks = section in networks and flat != _NO_WEIGHTS
         if is_of_networks and ours[flat] != theirs[flat]:
             raise UserError(
                 f"{name}: has {flag(flat)} {theirs[flat]}, not {ours[flat]}; give the same"

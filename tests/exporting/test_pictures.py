@@ -21,6 +21,7 @@ from cyclegan_tf.exporting.pictures import (
     save_picture,
     unfinished_file,
 )
+from cyclegan_tf.reporting import files
 from tests.exporting.helpers import pixels
 from tfrecords_tools.images import prepare
 
@@ -134,7 +135,7 @@ def test_two_processes_never_publish_each_others_half(tmp_path, monkeypatch):
 def test_what_killed_processes_left_is_removed_once(tmp_path):
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         pass
-    names = [f".unfinished-{ended.pid}-{machine}-0.png" for machine in (pictures._MACHINE, "other")]
+    names = [f".unfinished-{ended.pid}-{machine}-0.png" for machine in (files.MACHINE, "other")]
     for name in names:
         (tmp_path / name).touch()
     save_picture(Picture(pixels(8, 8)), tmp_path / "a.png")
@@ -146,9 +147,9 @@ def test_what_killed_processes_left_is_removed_once(tmp_path):
 
 def test_containers_of_one_host_are_machines_of_their_own(monkeypatch):
     monkeypatch.setattr(Path, "readlink", lambda _: Path("pid:[4026531836]"))
-    one = pictures._machine()
+    one = files._machine()
     monkeypatch.setattr(Path, "readlink", lambda _: Path("pid:[4026532000]"))
-    assert pictures._machine() != one
+    assert files._machine() != one
 
 
 def test_a_name_may_be_as_long_as_there_can_be(tmp_path):
@@ -213,7 +214,7 @@ def test_a_bad_file_has_a_short_reason(tmp_path, damage):
 
 def test_a_link_in_place_of_the_result_is_replaced_not_followed(tmp_path, monkeypatch):
     monkeypatch.setattr(pictures, "_numbers", itertools.count(7))
-    unfinished = f".unfinished-{os.getpid()}-{pictures._MACHINE}-7.png"
+    unfinished = f".unfinished-{os.getpid()}-{files.MACHINE}-7.png"
     (tmp_path / "precious.png").write_bytes(b"precious")
     for name in ("a.png", unfinished):
         (tmp_path / name).symlink_to(tmp_path / "precious.png")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +19,9 @@ from cyclegan_tf.training.devices import (
     resolve_precision,
     resolve_winograd,
 )
+from tests.tiny import pack_charts
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture
@@ -128,6 +134,32 @@ def test_more_virtual_devices_than_tensorflow_started_with_need_a_new_process():
     tf.constant(0.0)
     with pytest.raises(UserError, match="--replicas 3: TensorFlow has started already"):
         make_strategy(RunConfig(batch_size=3, replicas=3))
+
+
+def test_pictures_are_packed_without_starting_tensorflow_where_replicas_come_after(tmp_path):
+    pack_charts(tmp_path, trainA=2, trainB=2, testA=1, testB=1)
+    code = """
+import sys
+from pathlib import Path
+from cyclegan_tf.presets import make_config
+from cyclegan_tf.train import _open_shards, _start_devices
+
+if __name__ == "__main__":
+    config = make_config("demo", data=sys.argv[1], replicas=2, batch_size=2)
+    _open_shards(config, Path("run"))
+    print(_start_devices(config).num_replicas_in_sync)
+"""
+    (tmp_path / "start.py").write_text(code, encoding="utf-8")
+    result = subprocess.run(
+        [sys.executable, "start.py", "pictures"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "CYCLEGAN_TF_CACHE": str(tmp_path / "cache")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.stdout.splitlines()[-1:] == ["2"], result.stderr[-3000:]
+    assert list((tmp_path / "cache").glob("pictures-*/manifest.json"))
 
 
 @pytest.mark.parametrize(

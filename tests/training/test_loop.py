@@ -15,7 +15,7 @@ import tensorflow as tf
 from PIL import Image
 
 from cyclegan_tf.reporting.metrics import HEALTH_MEASURE
-from cyclegan_tf.training.checkpoints import best_step
+from cyclegan_tf.training.checkpoints import Checkpoints, best_step
 from cyclegan_tf.training.examiner import Examiner
 from cyclegan_tf.training.health import Complaint
 from cyclegan_tf.training.loop import Means, Training, stop_signals
@@ -233,6 +233,29 @@ def test_the_best_checkpoint_is_that_of_the_lowest_error(tmp_path, monkeypatch, 
     assert tf.train.latest_checkpoint(str(folder)).endswith(f"step-{STEPS}")
     scored = [record["mae_ab"] for record in logged(tmp_path / "run") if "mae_ab" in record]
     assert scored == [30.0, 20.0, 25.0, 22.0]
+
+
+def test_a_best_checkpoint_that_a_kill_left_unmarked_is_marked(tmp_path, monkeypatch, new_run):
+    class Killed(BaseException):
+        pass
+
+    def kill(self):
+        if self.saved_step == 4:
+            raise Killed
+        mark(self)
+
+    errors, mark = iter([30.0, 20.0, 25.0, 22.0]), Checkpoints.mark_best
+    monkeypatch.setattr(
+        Examiner, "scores", lambda self: dict.fromkeys(("mae_ab", "mae_ba"), next(errors))
+    )
+    monkeypatch.setattr(Checkpoints, "mark_best", kill)
+    with pytest.raises(Killed):
+        new_run(tmp_path / "run", evaluate_every=2).run()
+    monkeypatch.setattr(Checkpoints, "mark_best", mark)
+    folder = tmp_path / "run" / "checkpoints"
+    assert best_step(folder) == 2
+    assert new_run(tmp_path / "run", evaluate_every=2).run()
+    assert best_step(folder) == 4
 
 
 @pytest.mark.parametrize("evaluate_every", [0, 2])

@@ -24,7 +24,7 @@ from cyclegan_tf.training.checkpoints import (
     steps_saved,
 )
 from cyclegan_tf.training.gathering import Histories
-from cyclegan_tf.training.run_directory import check_init_from, create_run_directory
+from cyclegan_tf.training.run_directory import DATA_FILE, check_init_from, create_run_directory
 
 # All that a state can hold: averages, dropout counters, pictures in the history.
 FULL = {"history_size": 2, "average": 0.9, "generator_blocks": 1, "batch_size": 2}
@@ -323,8 +323,37 @@ def test_a_run_starts_with_the_networks_of_another(
 )
 def test_a_run_with_other_networks_is_refused(change, words, tiny_config, tmp_path):
     create_run_directory(tmp_path, tiny_config())
+    (tmp_path / DATA_FILE).write_text("{}", encoding="utf-8")  # It has begun to train.
     message = refusal(check_init_from, tiny_config(init_from=str(tmp_path), **change))
     assert message.startswith(f"--init-from {tmp_path}: ") and words in message
+
+
+def test_an_import_has_no_discriminators_that_could_be_others(tiny_config, tmp_path):
+    create_run_directory(tmp_path, tiny_config())
+    ours = tiny_config(init_from=str(tmp_path), discriminator_filters=3)
+    assert check_init_from(ours) == tiny_config()
+
+
+@pytest.mark.parametrize("theirs", ["cut", "paper"])
+def test_a_one_sided_training_takes_the_projector_of_another(
+    theirs, tiny_config, new_training, tmp_path, capsys
+):
+    other = tiny_config(theirs)
+    state = new_training(other).state
+    for weight in state.projector.weights if state.projector else ():
+        weight.assign(weight + 0.5)
+    create_run_directory(tmp_path, other)
+    Checkpoints(state, tmp_path, 3).save()
+    config = tiny_config("cut", init_from=str(tmp_path), seed=3)
+    new = new_training(config).state
+    before = new.projector.get_weights()
+    start_from(new, config)
+    warned = "is not one-sided; the projector starts anew" in capsys.readouterr().err
+    assert warned == (theirs == "paper")
+    for found, expected in zip(
+        new.projector.get_weights(), before if warned else state.projector.get_weights()
+    ):
+        np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("first_kind", ["chief", "worker"])
