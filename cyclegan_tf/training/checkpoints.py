@@ -378,7 +378,7 @@ def start_from(state: TrainingState, config: Config) -> None:
         models = {name: model for name, model in models.items() if name in held}
         averages = {name: model for name, model in averages.items() if f"generator_{name}" in held}
     elif state.projector is not None:
-        if any(name.startswith("projector/") for name in _names_in(found)):
+        if other.one_sided():
             models = {**models, "projector": state.projector}
         else:
             warn(f"--init-from {other_dir}: is not one-sided; the projector starts anew")
