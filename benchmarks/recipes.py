@@ -62,7 +62,8 @@ RECIPES: dict[str, str] = {
     "fast-cut": "--preset fast --contrast-weight 1 --lambda-cycle 0",
 }
 _PILOT_STEPS = 60
-_QUIET = ["--sample-every", "100000", "--checkpoint-every", "100000"]
+# With each sample the health is looked at.
+_QUIET = ["--sample-every", "1000", "--checkpoint-every", "100000"]
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from cyclegan_tf import translate
@@ -214,11 +215,12 @@ def test_a_picture_that_would_become_too_large_stops_nothing(command, tmp_path):
 def test_what_needs_too_much_memory_stops_nothing(command, tmp_path, monkeypatch):
     pytest.importorskip("av")
 
-    def network(images):
+    def module(images):
         if images.shape[2] > 16:
-            raise MemoryError
-        return images
+            raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating")
+        return tf.constant(images)
 
+    network = translator._through_tensorflow(module)
     monkeypatch.setattr(translator, "load", lambda *_: Translator(network))
     for name, width in (("a", 20), ("b", 20), ("c", 16)):
         save(tmp_path / "in" / f"{name}.png", pixels(16, width))

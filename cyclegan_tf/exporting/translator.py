@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from cyclegan_tf.config import Config
-from cyclegan_tf.errors import UserError
+from cyclegan_tf.errors import UserError, first_line
 from cyclegan_tf.exporting.pictures import Picture, read_picture
 from cyclegan_tf.exporting.serving_files import versions
 from cyclegan_tf.exporting.tiling import tile_side, translate_in_tiles
@@ -163,7 +163,7 @@ def _from_run(run_dir: Path, direction: str | None) -> Translator:
     directions = (direction,) if direction else directions_of(found, config)[:1]
     (generator,) = present(generators_of(found, config, directions)).values()
     module = ServingModule(generator)
-    return Translator(lambda images: module(images).numpy())
+    return Translator(_through_tensorflow(module))
 
 
 def _from_saved_model(path: Path) -> Translator:
@@ -183,7 +183,20 @@ def _from_saved_model(path: Path) -> Translator:
         raise UserError(f"{path}: was not written by cyclegan_tf.export ({error})") from error
     if (result.dtype, result.shape) != (example.dtype, example.shape):
         raise UserError(f"{path}: was not written by cyclegan_tf.export (gives other pictures)")
-    return Translator(lambda images: module(images).numpy())
+    return Translator(_through_tensorflow(module))
+
+
+def _through_tensorflow(module: Callable) -> Callable[[np.ndarray], np.ndarray]:
+    """The module as a network that, where memory is short, says so as Python does."""
+    import tensorflow as tf
+
+    def network(images: np.ndarray) -> np.ndarray:
+        try:
+            return module(images).numpy()
+        except tf.errors.ResourceExhaustedError as error:
+            raise MemoryError(first_line(error)) from error
+
+    return network
 
 
 def _from_tflite(path: Path) -> Translator:
