@@ -77,7 +77,7 @@ def invert(encoded: bytes) -> bytes:
 def _draw(folder: Path, change: Callable[[bytes], bytes], train: int) -> None:
     """Portraits as PNG files, those of anime changed."""
     for item in demo_items(size=_SIZE, train=train, test=32):
-        path = folder / item.split / item.name
+        path = folder / item.split / item.file_name
         path.parent.mkdir(parents=True, exist_ok=True)
         encoded = item.encode()
         path.write_bytes(change(encoded) if item.split.endswith("B") else encoded)
