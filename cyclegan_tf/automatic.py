@@ -5,10 +5,21 @@ from __future__ import annotations
 import os
 import statistics
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import tensorflow as tf
+
+from cyclegan_tf.cluster import Cluster
+from cyclegan_tf.config import Config, flag
 from cyclegan_tf.data.pipeline import picture_sides
-from cyclegan_tf.data.shards import Shards
+from cyclegan_tf.data.shards import MENDED, Shards
+from cyclegan_tf.data.sources import open_data
+from cyclegan_tf.errors import UserError
+from cyclegan_tf.presets import PICKED, make_config
+from cyclegan_tf.training.devices import split_cpu
+from cyclegan_tf.training.mending import mended
+from cyclegan_tf.training.run_directory import CONFIG_FILE
 
 _SIDES = (64, 128, 256)
 _SAMPLE = 64  # pictures of each domain that are looked at
@@ -28,8 +39,6 @@ class Machine:
     @classmethod
     def this(cls) -> Machine:
         """The machine that this runs on; only the cores that the process may use count."""
-        import tensorflow as tf
-
         affinity = getattr(os, "sched_getaffinity", None)
         cores = len(affinity(0)) if affinity else os.cpu_count() or 1
         return cls(cores, len(tf.config.list_physical_devices("GPU")))
@@ -40,6 +49,53 @@ class Machine:
         if self.gpus:
             return "gpu"
         return "few cores" if self.cores <= _FEW_CORES else "many cores"
+
+
+def pick(config: Config, given: dict[str, Any], run_dir: Path) -> Config:
+    """The preset `auto` for the pictures and the machine; what was given as a flag stands.
+
+    A run that goes on keeps what was picked when it began, whatever machine it is on by now.
+    """
+    if (run_dir / CONFIG_FILE).exists():
+        begun = Config.load(run_dir).flat()
+        picked = {name: begun[name] for name in PICKED}
+    else:
+        picked = _picked_for(config, given, run_dir)
+    if "steps" in given:
+        del picked["epochs"]
+    picked = {name: value for name, value in picked.items() if name not in given}
+    config = make_config("auto", **picked, **given)
+    told = {**picked, **_unlike_fast(config, given)}
+    if told:
+        print("picked: " + ", ".join(f"{flag(name)} {value}" for name, value in told.items()))
+    return config
+
+
+def _unlike_fast(config: Config, given: dict[str, Any]) -> dict[str, Any]:
+    """Those settings of `auto` that are not the ones of `fast`, but for what was asked for."""
+    fast = make_config("fast").flat()
+    return {
+        name: value
+        for name, value in config.flat().items()
+        if value != fast[name] and name not in given and name != "steps"  # it counts epochs
+    }
+
+
+def _picked_for(config: Config, given: dict[str, Any], run_dir: Path) -> dict[str, Any]:
+    if Cluster.from_environment().workers > 1:
+        raise UserError(
+            "--preset auto: not for several workers, whose machines may differ; take fast or paper "
+            "and give the sizes"
+        )
+    split_cpu(config.run)  # before the pictures are read, which starts TensorFlow
+    shards = open_data(config.data.data, run_dir / MENDED)
+    machine, size = Machine.this(), given.get("image_size")
+    try:
+        picked = choose_for(shards, machine, size)
+    except tf.errors.OpError as error:
+        shards, _ = mended(config, run_dir, error)
+        picked = choose_for(shards, machine, size)
+    return {**picked, "batch_size": config.run.replicas or picked["batch_size"]}
 
 
 def choose_for(shards: Shards, machine: Machine, image_size: int | None = None) -> dict[str, Any]:

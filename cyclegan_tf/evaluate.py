@@ -199,7 +199,7 @@ def _file_name(result: dict, arguments: argparse.Namespace) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    from cyclegan_tf.reporting.files import write_atomically
+    from cyclegan_tf.files import write_atomically
 
     try:
         write_atomically(path, text.encode())

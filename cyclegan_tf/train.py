@@ -17,12 +17,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cyclegan_tf.cluster import Cluster
-from cyclegan_tf.config import Config, flag
+from cyclegan_tf.config import Config
 from cyclegan_tf.data.shards import MENDED, Shards
 from cyclegan_tf.environment import prepare_environment, start_tensorflow
 from cyclegan_tf.errors import UserError, check_local, first_line, run_command
 from cyclegan_tf.flags import Parser, add_setting_flags, given_settings
-from cyclegan_tf.presets import PICKED, make_config, refuse_idle
+from cyclegan_tf.presets import make_config, refuse_idle
 from cyclegan_tf.training.run_directory import (
     CONFIG_FILE,
     check_data,
@@ -64,7 +64,10 @@ def main(argv: list[str] | None = None) -> int:
     export_dir = arguments.export_dir or Path("saved_models") / run_dir.resolve().name
     check_local(export_dir, "--export-dir")
     if is_auto:
-        config = _pick(config, given, run_dir)
+        start_tensorflow(in_halves=True)
+        from cyclegan_tf.automatic import pick
+
+        config = pick(config, given, run_dir)
     if not (run_dir / CONFIG_FILE).exists():
         refuse_idle(config, given)
     try:
@@ -102,60 +105,6 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _pick(config: Config, given: dict[str, object], run_dir: Path) -> Config:
-    """The preset `auto` for the pictures and the machine; what was given as a flag stands.
-
-    A run that goes on keeps what was picked when it began, whatever machine it is on by now.
-    """
-    start_tensorflow(in_halves=True)
-    if (run_dir / CONFIG_FILE).exists():
-        begun = Config.load(run_dir).flat()
-        picked = {name: begun[name] for name in PICKED}
-    else:
-        picked = _picked_for(config, given, run_dir)
-    if "steps" in given:
-        del picked["epochs"]
-    picked = {name: value for name, value in picked.items() if name not in given}
-    config = make_config("auto", **picked, **given)
-    told = {**picked, **_unlike_fast(config, given)}
-    if told:
-        print("picked: " + ", ".join(f"{flag(name)} {value}" for name, value in told.items()))
-    return config
-
-
-def _unlike_fast(config: Config, given: dict[str, object]) -> dict[str, object]:
-    """Those settings of `auto` that are not the ones of `fast`, but for what was asked for."""
-    fast = make_config("fast").flat()
-    return {
-        name: value
-        for name, value in config.flat().items()
-        if value != fast[name] and name not in given and name != "steps"  # it counts epochs
-    }
-
-
-def _picked_for(config: Config, given: dict[str, object], run_dir: Path) -> dict[str, object]:
-    import tensorflow as tf
-
-    from cyclegan_tf.automatic import Machine, choose_for
-    from cyclegan_tf.data.sources import open_data
-    from cyclegan_tf.training.devices import split_cpu
-
-    if Cluster.from_environment().workers > 1:
-        raise UserError(
-            "--preset auto: not for several workers, whose machines may differ; take fast or paper "
-            "and give the sizes"
-        )
-    split_cpu(config.run)  # before the pictures are read, which starts TensorFlow
-    shards = open_data(config.data.data, run_dir / MENDED)
-    machine, size = Machine.this(), given.get("image_size")
-    try:
-        picked = choose_for(shards, machine, size)
-    except tf.errors.OpError as error:
-        shards, _ = _mended(config, run_dir, error)
-        picked = choose_for(shards, machine, size)
-    return {**picked, "batch_size": config.run.replicas or picked["batch_size"]}
-
-
 def train(config: Config, run_dir: Path, export_dir: Path) -> int:
     """Trains, exports and says what came of it; returns the exit status.
 
@@ -185,13 +134,15 @@ def _train_as_worker(config: Config, run_dir: Path) -> int:
     come to whom this one could wait for.
     """
     shards = _checked_shards(config, run_dir, is_new=not holds_run(run_dir, config))
+    from cyclegan_tf.training.mending import DAMAGE, mended
+
     strategy = _start_devices(config)
     try:
         with _other_workers(), _enough_memory(config):
             training = _set_up(config, run_dir, shards, strategy)
             finished = training.finished() or training.run()
-    except _damage_errors() as error:
-        _mended(config, run_dir, error)
+    except DAMAGE as error:
+        mended(config, run_dir, error)
         raise
     return 0 if finished else _stopped(training.interrupted)
 
@@ -241,6 +192,8 @@ def _enough_memory(config: Config) -> Iterator[None]:
 def _train(config: Config, run_dir: Path, export_dir: Path) -> int:
     is_new = not check_run_directory(run_dir, config)
     shards = _checked_shards(config, run_dir, is_new)
+    from cyclegan_tf.training.mending import DAMAGE, mended
+
     strategy, was_sound = _start_devices(config), False
     while True:
         try:
@@ -251,9 +204,9 @@ def _train(config: Config, run_dir: Path, export_dir: Path) -> int:
                 finished = training.finished() or training.run()
             scores = _closing_scores(training) if finished else []
             break
-        except _damage_errors() as error:
+        except DAMAGE as error:
             # The step that was under way may be half taken, so all starts from the checkpoint.
-            shards, was_sound = _mended(config, run_dir, error, was_sound)
+            shards, was_sound = mended(config, run_dir, error, was_sound)
     if not finished:
         done, total = training.state.steps_done(), training.total
         print(f"Stopped after step {done} of {total}; everything is saved. To go on:")
@@ -303,66 +256,6 @@ def _open_shards(config: Config, run_dir: Path) -> Shards:
     shards = open_data(config.data.data, run_dir / MENDED, apart=many_devices)
     start_tensorflow()
     return shards
-
-
-def _damage_errors() -> tuple[type[Exception], ...]:
-    """What TensorFlow may raise for a damaged shard."""
-    import tensorflow as tf
-
-    return tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError
-
-
-def _mended(
-    config: Config, run_dir: Path, error: Exception, was_sound: bool = False
-) -> tuple[Shards, bool]:
-    """The shards as they are after ``error``: mended, or packed again if the cache has lost them.
-
-    Args:
-        config: the settings.
-        run_dir: where damaged shards are mended; each record that is left out is named.
-        error: what reading raised.
-        was_sound: whether no record was broken after the error before, either.
-
-    Returns:
-        What to go on with, and whether no record of it was broken.
-
-    Raises:
-        UserError: if more is broken than allowed, something else is wrong with the shards, or there
-            are several workers, which cannot begin again by themselves.
-        error: if it does not come from the shards.
-    """
-    from cyclegan_tf.data.damage import mend
-    from cyclegan_tf.data.sources import check_files, open_data
-    from cyclegan_tf.training.checkpoints import warn
-
-    shards = open_data(config.data.data, run_dir / MENDED)
-    check_data(run_dir, config, shards)
-    found = mend(shards, config.data.max_damaged)
-    for damage in found:
-        warn(f"{config.data.data}: {damage} is left out")
-    check_files(shards)
-    of_shards = found or _is_of_shards(error, shards)
-    reason = f"--data {config.data.data}: could not be read ({first_line(error)})"
-    # Another worker may have mended it meanwhile, so that nothing is left to be found.
-    if Cluster.from_environment().workers > 1 and (of_shards or any(shards.mended.glob("*"))):
-        raise UserError(
-            f"{reason}; what was broken is mended; start all workers again with the same command"
-        )
-    if not of_shards:
-        raise error
-    if not found and was_sound:
-        raise UserError(f"{reason}, though every record is sound; look at the disk")
-    if not found:
-        warn(f"{reason}, and is whole by now; going on from the last checkpoint")
-    return shards, not found
-
-
-def _is_of_shards(error: Exception, shards: Shards) -> bool:
-    """Whether TensorFlow says so: of what else it misses or refuses, it names no shard."""
-    import tensorflow as tf
-
-    places = (shards.folder, shards.mended)
-    return isinstance(error, tf.errors.DataLossError) or any(str(p) in str(error) for p in places)
 
 
 def _start_devices(config: Config):

@@ -64,7 +64,7 @@ def test_only_the_gpus_that_are_used_count(replicas, batch_size, monkeypatch, tm
 
 
 def test_what_is_not_as_in_fast_is_told(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(command, "_picked_for", lambda *_: choose(3400, 256, GPU))
+    monkeypatch.setattr(automatic, "_picked_for", lambda *_: choose(3400, 256, GPU))
     monkeypatch.setattr(command, "train", lambda *_: 0)
     run = ["--preset", "auto", "--data", "x", "--run-dir", str(tmp_path / "run")]
     command.main([*run, "--history-size", "9"])

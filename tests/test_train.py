@@ -20,6 +20,7 @@ from cyclegan_tf.errors import UserError, run_command
 from cyclegan_tf.presets import make_config
 from cyclegan_tf.reporting.progress import Progress
 from cyclegan_tf.training.loop import Training
+from cyclegan_tf.training.mending import mended
 from cyclegan_tf.training.run_directory import create_run_directory, note_data
 from tests.tiny import chart, content, pack_charts
 
@@ -437,19 +438,19 @@ def test_of_several_workers_none_goes_on_with_what_another_has_mended(
 ):
     """Though it finds nothing broken by then, it has read something that was."""
     make, _ = damaged
-    monkeypatch.setattr("cyclegan_tf.data.damage.mend", lambda *_: [])
+    monkeypatch.setattr("cyclegan_tf.training.mending.mend", lambda *_: [])
     as_one_of_two(monkeypatch, 1)
     error = tf.errors.DataLossError(None, None, "corrupted record")
     again = "what was broken is mended; start all workers again"
     with pytest.raises(UserError, match=rf"not be read \(corrupted record\); {again}"):
-        command._mended(make(), workplace / "run", error)
+        mended(make(), workplace / "run", error)
     other = tf.errors.InvalidArgumentError(None, None, "of our own making")
     with pytest.raises(tf.errors.InvalidArgumentError, match="of our own making"):
-        command._mended(make(), workplace / "run", other)
+        mended(make(), workplace / "run", other)
     (workplace / "run" / "mended_shards").mkdir(parents=True)
     (workplace / "run" / "mended_shards" / "left_out.json").touch()
     with pytest.raises(UserError, match=rf"not be read \(of our own making\); {again}"):
-        command._mended(make(), workplace / "run", other)
+        mended(make(), workplace / "run", other)
 
 
 def test_more_than_the_allowance_and_a_shard_that_is_gone_are_one_line(damaged, workplace):
@@ -550,5 +551,5 @@ def test_an_error_that_names_no_shard_is_not_blamed_on_them(data, tiny_config, w
     for kind in (tf.errors.InvalidArgumentError, tf.errors.NotFoundError):
         error = kind(None, None, "No algorithm worked!")
         with pytest.raises(kind) as caught:
-            command._mended(config, workplace / "run", error)
+            mended(config, workplace / "run", error)
         assert caught.value is error

@@ -19,7 +19,7 @@ from cyclegan_tf.data.pipeline import decode
 from cyclegan_tf.data.shards import Shards
 from cyclegan_tf.data.sources import check_files
 from cyclegan_tf.errors import UserError
-from cyclegan_tf.reporting.files import write_atomically
+from cyclegan_tf.files import write_atomically
 from tfrecords_tools.manifest import Shard
 from tfrecords_tools.paths import AnyPath
 from tfrecords_tools.schema import parse_example

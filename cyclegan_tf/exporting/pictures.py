@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cyclegan_tf.reporting.files import MACHINE
+from cyclegan_tf.files import MACHINE
 from tfrecords_tools.images import (
     JPEG_QUALITY,
     MAX_PIXELS,

@@ -11,8 +11,8 @@ from PIL import Image
 
 from cyclegan_tf.config import Config, flag
 from cyclegan_tf.errors import UserError
+from cyclegan_tf.files import write_atomically
 from cyclegan_tf.reporting import charts
-from cyclegan_tf.reporting.files import write_atomically
 from cyclegan_tf.reporting.metrics import list_protocols, read_metrics
 from cyclegan_tf.reporting.report import data_uri, list_facts, list_warnings, load_template
 from cyclegan_tf.reporting.samples import DIRECTIONS, list_strips, read_strip

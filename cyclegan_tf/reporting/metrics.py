@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from cyclegan_tf.errors import UserError
-from cyclegan_tf.reporting.files import write_atomically
+from cyclegan_tf.files import write_atomically
 from cyclegan_tf.reporting.samples import remove_samples_after
 
 FILE = "metrics.jsonl"

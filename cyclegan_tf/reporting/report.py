@@ -17,8 +17,8 @@ from PIL import Image
 
 from cyclegan_tf.config import Config, all_settings, flag
 from cyclegan_tf.errors import UserError
+from cyclegan_tf.files import write_atomically
 from cyclegan_tf.reporting import charts
-from cyclegan_tf.reporting.files import write_atomically
 from cyclegan_tf.reporting.metrics import HEALTH_MEASURE, list_protocols, read_metrics
 from cyclegan_tf.reporting.samples import DIRECTIONS, captions, list_strips, read_strip
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from cyclegan_tf.reporting.files import write_atomically
+from cyclegan_tf.files import write_atomically
 
 FOLDER = "samples"
 DIRECTIONS = ("ab", "ba")

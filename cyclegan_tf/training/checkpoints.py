@@ -24,9 +24,9 @@ from tensorflow import keras
 
 from cyclegan_tf.config import Config
 from cyclegan_tf.errors import UserError
+from cyclegan_tf.files import write_atomically
 from cyclegan_tf.models.generator import build_generator
 from cyclegan_tf.models.networks import DIRECTIONS, Generators, present
-from cyclegan_tf.reporting.files import write_atomically
 from cyclegan_tf.training.gathering import Histories
 from cyclegan_tf.training.run_directory import check_init_from
 from cyclegan_tf.training.state import TrainingState

@@ -13,8 +13,8 @@ from pathlib import Path
 from cyclegan_tf.config import Config, all_settings, flag
 from cyclegan_tf.data.shards import MENDED, Shards
 from cyclegan_tf.errors import UserError, check_local
+from cyclegan_tf.files import write_atomically
 from cyclegan_tf.locking import locked
-from cyclegan_tf.reporting.files import write_atomically
 
 CONFIG_FILE = "config.json"
 DATA_FILE = "data.json"  # which pictures the run has learnt from

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from cyclegan_tf import files
 from cyclegan_tf.exporting import pictures
 from cyclegan_tf.exporting.pictures import (
     BadFile,
@@ -21,7 +22,6 @@ from cyclegan_tf.exporting.pictures import (
     save_picture,
     unfinished_file,
 )
-from cyclegan_tf.reporting import files
 from tests.exporting.helpers import pixels
 from tfrecords_tools.images import prepare
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyclegan_tf.reporting import files
+from cyclegan_tf import files
 from cyclegan_tf.reporting.samples import (
     CAPTION,
     GAP,
