@@ -59,7 +59,8 @@ def main() -> None:
             _draw(places[name], change, train)
     for name in arguments.runs:
         folder = arguments.output / name
-        flags = f"{_SMALL} {RUNS[name]}".format(**places)
+        quoted = {key: shlex.quote(str(place)) for key, place in places.items()}
+        flags = f"{_SMALL} {RUNS[name]}".format(**quoted)
         command = [sys.executable, "-m", "cyclegan_tf.train", *shlex.split(flags)]
         command += ["--steps", str(arguments.steps), "--run-dir", str(folder)]
         command += ["--export-dir", str(folder / "export")]

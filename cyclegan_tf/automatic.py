@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import statistics
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from cyclegan_tf.data.pipeline import picture_sides
 from cyclegan_tf.data.shards import MENDED, Shards
 from cyclegan_tf.data.sources import open_data
 from cyclegan_tf.errors import UserError
-from cyclegan_tf.presets import PICKED, make_config
+from cyclegan_tf.presets import ABOVE, PICKED, make_config
 from cyclegan_tf.training.devices import split_cpu
 from cyclegan_tf.training.mending import mended
 from cyclegan_tf.training.run_directory import CONFIG_FILE
@@ -58,14 +59,16 @@ def pick(config: Config, given: dict[str, Any], run_dir: Path) -> Config:
     """
     if (run_dir / CONFIG_FILE).exists():
         begun = Config.load(run_dir).flat()
-        picked = {name: begun[name] for name in PICKED}
+        by_size = itertools.chain(*ABOVE["auto"].values())  # may have been others at that time
+        picked = {name: begun[name] for name in (*PICKED, *by_size)}
     else:
         picked = _picked_for(config, given, run_dir)
     if "steps" in given:
         del picked["epochs"]
     picked = {name: value for name, value in picked.items() if name not in given}
     config = make_config("auto", **picked, **given)
-    told = {**picked, **_unlike_fast(config, given)}
+    told = {name: value for name, value in picked.items() if name in PICKED}
+    told |= _unlike_fast(config, given)
     if told:
         print("picked: " + ", ".join(f"{flag(name)} {value}" for name, value in told.items()))
     return config

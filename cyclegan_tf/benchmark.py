@@ -14,6 +14,7 @@ from cyclegan_tf.environment import start_tensorflow
 from cyclegan_tf.errors import UserError, run_command
 from cyclegan_tf.flags import Parser, add_setting_flags, config_from_flags, given_settings
 from cyclegan_tf.presets import refuse_idle
+from cyclegan_tf.training.run_directory import check_output
 
 _AGAINST = ("tutorial",)
 
@@ -40,6 +41,8 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(
             f"--against {arguments.against}: must be {' or '.join(_AGAINST)}, with --what step"
         )
+    if arguments.output:
+        check_output(arguments.output)
     config = config_from_flags(arguments)
     refuse_idle(config, given_settings(arguments))
     steps = arguments.what in ("step", "memory")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cyclegan_tf.config import flag
 from cyclegan_tf.environment import start_tensorflow
-from cyclegan_tf.errors import UserError, run_command
+from cyclegan_tf.errors import UserError, check_local, run_command
 from cyclegan_tf.flags import Parser
 
 _FORMATS = ("saved_model", "tflite", "pytorch")
@@ -39,8 +39,9 @@ def main(argv: list[str] | None = None) -> int:
     for name in _OF_TFLITE:
         if arguments.format != "tflite" and name in arguments:
             raise UserError(f"{flag(name)}: is for --format tflite, not {arguments.format}")
-    start_tensorflow()
     output = arguments.output or Path("saved_models") / arguments.run_dir.resolve().name
+    check_local(output, "--output")
+    start_tensorflow()
     export = {
         "saved_model": _export_saved_models,
         "tflite": _export_tflite,

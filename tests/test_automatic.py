@@ -98,6 +98,9 @@ def test_the_command_picks_says_so_and_trains(tmp_path, monkeypatch, capsys):
     config = Config.load(run_dir)
     assert (config.preset, config.data.image_size, config.run.epochs) == ("auto", 24, 2)
     assert config.generator.filters == 2  # as asked for
+    # Older versions gave some sizes another rate.
+    older = config.replace(learning_rate=1e-4)
+    (run_dir / "config.json").write_text(older.to_json(), encoding="utf-8")
     # The same command finds the same settings, also on another machine, and the run finished.
     for machine in (LAPTOP, GPU):
         monkeypatch.setattr(Machine, "this", classmethod(lambda cls, one=machine: one))

@@ -20,7 +20,10 @@ _RENDERED = (
     *("discriminator_filters", "discriminator_strided", "discriminator_kernel"),
     *("discriminator_channels", "discriminator_weight", "discriminator_rate"),
 )
-_ELSE = ("generator_", "discriminator_", "gan_loss", "gradient_penalty", "contrast_", "teacher")
+_ELSE = (
+    *("generator_", "discriminator_", "gan_loss", "gradient_penalty", "identity_", "contrast_"),
+    "teacher",
+)
 
 
 def check_rendered(config: Config) -> None:

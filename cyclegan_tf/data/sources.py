@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import dataclasses
 import itertools
-import multiprocessing
+import multiprocessing.connection
 import os
 import re
+import signal
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cyclegan_tf.data.shards import MENDED, Shards
@@ -113,8 +114,33 @@ def _is_packed(data: str) -> bool:
 
 def _packed_apart(data: str) -> Path:
     spawn = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(1, spawn) as process:
-        return process.submit(_packed, data).result()
+    receiver, sender = spawn.Pipe(duplex=False)
+    process = spawn.Process(target=_pack_and_send, args=(data, sender))
+    process.start()
+    sender.close()
+    try:
+        result = receiver.recv()
+    except EOFError:
+        process.join()
+        raise UserError(
+            f"--data {data}: its packing was ended (exit status {process.exitcode}); the same "
+            "command goes on with it"
+        ) from None
+    finally:
+        process.terminate()
+        process.join()
+    if isinstance(result, UserError):
+        raise result
+    return result
+
+
+def _pack_and_send(data: str, sender: multiprocessing.connection.Connection) -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    with suppress(KeyboardInterrupt):  # which the other process has got as well
+        try:
+            sender.send(_packed(data))
+        except UserError as error:
+            sender.send(error)
 
 
 def _packed(data: str) -> Path:

@@ -53,7 +53,10 @@ def first_frame(encoded: tf.Tensor) -> tf.Tensor:
     def alone() -> tf.Tensor:
         signature = tf.strings.substr(encoded, 0, 6)
         width_and_height = tf.strings.substr(encoded, frame + 5, 4)
-        return signature + width_and_height + tf.strings.substr(encoded, 10, end - 10) + ";"
+        until_frame = tf.strings.substr(encoded, 10, frame + 1 - 10)
+        at_corner = tf.constant(b"\0\0\0\0")
+        of_frame = tf.strings.substr(encoded, frame + 5, end - frame - 5)
+        return signature + width_and_height + until_frame + at_corner + of_frame + ";"
 
     is_whole = tf.equal(byte(frame), _FRAME) & (end <= size)
     return tf.cond(is_whole, alone, lambda: tf.constant(""))

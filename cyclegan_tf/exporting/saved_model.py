@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from cyclegan_tf.config import STRIDE, Config
 from cyclegan_tf.data.pipeline import to_pixels, to_range
-from cyclegan_tf.errors import UserError, check_local
+from cyclegan_tf.errors import UserError
 from cyclegan_tf.exporting import serving_files
 from cyclegan_tf.exporting.first_frame import first_frame
 from cyclegan_tf.locking import locked
@@ -52,7 +52,6 @@ def export_saved_models(
         UserError: if the run has no readable checkpoint, or ``output`` cannot be written or holds
             a README.md or models.config of somebody else's.
     """
-    check_local(output, flag)
     serving_files.check_guides(Path(output), flag)
     config = Config.load(run_dir)
     generators = present(load_generators(run_dir, config, directions))

@@ -99,6 +99,7 @@ class Training:
         self.interrupted = False  # by Ctrl-C, when ``run`` comes back early
         self.sampler = Sampler(shards, self.state.shown_generators(), config.data.image_size)
         self.examiner = Examiner(config, self.state, shards, self.total)
+        self._mark_forgotten_best()
 
     def finished(self) -> bool:
         """Whether every step has been taken."""
@@ -136,7 +137,6 @@ class Training:
         else:
             log = bar = _Nothing()
         with log, bar:
-            self._mark_forgotten_best()
             if done == 0:
                 self._save_first()
                 self._show(log)
@@ -173,10 +173,10 @@ class Training:
         """Where the process died after the best checkpoint was saved, but before it was marked."""
         if not (self.cluster.is_chief and self.examiner.evaluator):
             return
-        scored = [
-            record["step"] for record in read_metrics(self.run_dir) if criterion(record) is not None
-        ]
-        if scored and scored[-1] == self.checkpoints.saved_step and self._is_newest_best():
+        saved, folder = self.checkpoints.saved_step, self.checkpoints.folder
+        records = [one for one in read_metrics(self.run_dir) if one["step"] <= (saved or 0)]
+        scored = [one["step"] for one in records if criterion(one) is not None]
+        if scored and scored[-1] == saved and newest_is_best(records, best_step(folder)):
             self.checkpoints.mark_best()
 
     def _save_first(self) -> None:
@@ -189,7 +189,7 @@ class Training:
         factor = self.state.rate_factor
         if factor is None or factor.numpy() <= _LEAST_RATE:
             return False
-        half = factor.numpy() / 2
+        half = float(factor.numpy()) / 2
         self.checkpoints.give_up_newest()
         self._over_workers(0.0)  # so that no worker looks for the newest one before that
         self.checkpoints.restore_latest()
@@ -328,11 +328,10 @@ class Training:
 
     def _is_best(self) -> bool:
         """Whether the newest scores, which the chief has taken, are the best so far."""
-        best = self.cluster.is_chief and self._is_newest_best()
+        best = self.cluster.is_chief and newest_is_best(
+            read_metrics(self.run_dir), best_step(self.checkpoints.folder)
+        )
         return self._over_workers(float(best)) > 0
-
-    def _is_newest_best(self) -> bool:
-        return newest_is_best(read_metrics(self.run_dir), best_step(self.checkpoints.folder))
 
     def _losses(self, done: int, means: Means) -> dict[str, float]:
         """The mean losses since the last line; the identity's over the steps that took it."""

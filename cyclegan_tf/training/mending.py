@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import tensorflow as tf
@@ -62,5 +63,5 @@ def mended(
 
 def _is_of_shards(error: Exception, shards: Shards) -> bool:
     """Whether TensorFlow says so: of what else it misses or refuses, it names no shard."""
-    places = (shards.folder, shards.mended)
-    return isinstance(error, tf.errors.DataLossError) or any(str(p) in str(error) for p in places)
+    files = map(shards.path, itertools.chain(*shards.manifest.splits.values()))
+    return isinstance(error, tf.errors.DataLossError) or any(str(p) in str(error) for p in files)

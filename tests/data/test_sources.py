@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
-from cyclegan_tf.data import portraits
+from cyclegan_tf.data import portraits, sources
 from cyclegan_tf.data.shards import Shards
 from cyclegan_tf.data.sources import cache_folder, open_data
 from cyclegan_tf.errors import UserError
@@ -177,3 +178,20 @@ def test_the_cache_is_below_home_unless_the_variable_says_else(monkeypatch, tmp_
     assert cache_folder() == tmp_path / ".cache" / "cyclegan_tf"
     monkeypatch.setenv("CYCLEGAN_TF_CACHE", "~/elsewhere")
     assert cache_folder() == tmp_path / "elsewhere"
+
+
+def test_packing_apart_passes_on_what_is_wrong(tmp_path, monkeypatch):
+    monkeypatch.setenv("CYCLEGAN_TF_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "trainA").mkdir()
+    with pytest.raises(UserError, match=f"^--data {tmp_path}: "):
+        open_data(str(tmp_path), apart=True)
+
+
+def end_at_once(_data: str, _sender) -> None:
+    os._exit(9)
+
+
+def test_packing_apart_that_is_ended_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "_pack_and_send", end_at_once)
+    with pytest.raises(UserError, match=r"its packing was ended \(exit status 9\); the same"):
+        open_data(str(tmp_path), apart=True)

@@ -287,6 +287,7 @@ def test_a_gif_is_its_first_frame(signatures):
         "on a smaller screen": GIF[:6] + struct.pack("<HH", 2, 2) + GIF[10:],
         "before a larger frame": GIF[:-1] + other[frame_of(other) :],
         "behind a comment": GIF[:FRAME] + comment + GIF[FRAME:],
+        "at an offset": GIF[: FRAME + 1] + struct.pack("<HH", 3, 5) + GIF[FRAME + 5 :],
     }
     decoded = tf.io.decode_image(GIF, expand_animations=False)
     direct = signatures["translate"](images=decoded[None])["images"][0].numpy()
