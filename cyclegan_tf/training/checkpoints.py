@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import re
 import shutil
@@ -125,8 +124,9 @@ class Checkpoints:
         """Where a roll-back came to the restored checkpoint, and nothing was saved since."""
         if self.state.rate_factor is None:
             return
-        factor = _noted(self.folder / ROLLED_BACK, self.saved_step, "rate_factor")
-        if factor is not None:
+        note = _read_note(self.folder / ROLLED_BACK)
+        factor = note.get("rate_factor")
+        if note.get("step") == self.saved_step and type(factor) is float and 0.0 < factor <= 1.0:
             self.rolled_back_to = self.saved_step
             self.state.rate_factor.assign(factor)
 
@@ -241,21 +241,17 @@ def steps_saved(folder: Path) -> list[int]:
 
 def best_step(folder: Path) -> int | None:
     """The step of the checkpoint that was marked as the best; None if there is none."""
-    try:
-        step = json.loads((Path(folder) / BEST).read_text(encoding="utf-8"))["step"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
+    step = _read_note(Path(folder) / BEST).get("step")
     return step if type(step) is int and step in steps_saved(folder) else None
 
 
-def _noted(path: Path, step: int, name: str) -> float | None:
-    """A positive number that a small file notes of a step; None if there is none."""
+def _read_note(path: Path) -> dict[str, object]:
+    """What a small file beside the checkpoints says; nothing if it is missing or damaged."""
     try:
         note = json.loads(path.read_text(encoding="utf-8"))
-        value = float(note[name]) if note["step"] == step else math.nan
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError):
-        return None
-    return value if 0.0 < value < math.inf else None
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return note if isinstance(note, dict) else {}
 
 
 def load_generators(
