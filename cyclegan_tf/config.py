@@ -24,6 +24,8 @@ _LARGEST = sys.float_info.max
 LARGEST_INT = 2**31 - 1  # more than any count here can mean, and all that TensorFlow's ints hold
 STRIDE = 4  # At most two stride-2 convolutions lie before the generator's residual blocks.
 FEATURE_NETWORKS = ("inceptionv3", "efficientnet-lite0")
+# Of a run: the newest checkpoint's, those of the one that scored best, or running averages.
+WEIGHTS = ("last", "best", "average")
 LEAST_EVALUATED = 4  # pictures of a domain, for FID and KID
 AUGMENTATIONS = ("color", "translation", "cutout")
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from cyclegan_tf.config import FEATURE_NETWORKS, LARGEST_INT, LEAST_EVALUATED, Config
 from cyclegan_tf.environment import start_tensorflow
 from cyclegan_tf.errors import UserError, run_command
-from cyclegan_tf.flags import Parser
+from cyclegan_tf.flags import Parser, add_weights_flag
 from cyclegan_tf.training.run_directory import check_output
 
 
@@ -43,13 +43,7 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m cyclegan_tf.evaluate", description=__doc__)
     parser.add_argument("--run-dir", type=Path, required=True, help="the run")
-    parser.add_argument(
-        "--weights",
-        choices=("last", "best", "average"),
-        help="last: the newest checkpoint's; average: their running average; best: of the "
-        "checkpoint that scored best while training, averaged where the run averages (default: "
-        "average where the run keeps it)",
-    )
+    add_weights_flag(parser)
     parser.add_argument(
         "--data", metavar="DATA", help="where the test pictures are (default: the run's own data)"
     )
@@ -93,19 +87,14 @@ def evaluate(arguments: argparse.Namespace, config: Config) -> dict:
     from cyclegan_tf.data.sources import open_data_of, readable
     from cyclegan_tf.evaluation.evaluator import Evaluator
     from cyclegan_tf.evaluation.features import load_feature_network
-    from cyclegan_tf.training.checkpoints import find_weights, generators_of, is_of_training
+    from cyclegan_tf.training.checkpoints import check_pictures_known, find_weights, generators_of
 
     tf.get_logger().setLevel("ERROR")
     weights = arguments.weights or ("average" if config.run.average else "last")
     size = config.data.image_size
     found = find_weights(arguments.run_dir, config, weights)
     generators = generators_of(found, config, image_size=size, weights=weights)
-    is_told = arguments.data or config.data.data != Config().data.data
-    if not is_told and not is_of_training(found):
-        raise UserError(
-            f"--data: is needed, as {arguments.run_dir} was imported without; name pictures like "
-            "those that it was trained on"
-        )
+    check_pictures_known(arguments.run_dir, found, config, arguments.data)
     shards = open_data_of(arguments.run_dir, config.data.data, arguments.data)
     network = load_feature_network(arguments.features, arguments.feature_weights)
     is_own = not arguments.data  # what the run was told of its own pictures holds for no others

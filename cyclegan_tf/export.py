@@ -1,6 +1,6 @@
 """Exports a run's generators: ``python -m cyclegan_tf.export``.
 
-saved_model: for TensorFlow Serving; tflite: for phones and browsers; pytorch: for the CycleGAN
+saved_model: for TensorFlow Serving; tflite: for phones; pytorch: for the CycleGAN
 authors' PyTorch code. The .tflite files are compared with Keras on test pictures and timed in the
 LiteRT runtime; one that is too far from Keras is not written.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 from cyclegan_tf.config import flag
 from cyclegan_tf.environment import start_tensorflow
 from cyclegan_tf.errors import UserError, check_local, run_command
-from cyclegan_tf.flags import Parser
+from cyclegan_tf.flags import Parser, add_weights_flag
 
 _FORMATS = ("saved_model", "tflite", "pytorch")
 _DIRECTIONS = {"all": None, "ab": ("ab",), "ba": ("ba",), "both": ("ab", "ba")}
@@ -58,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_choice(
         parser, "--direction", tuple(_DIRECTIONS), "all", "which generators; all: those it holds"
     )
+    add_weights_flag(parser)
     parser.add_argument(
         "--output", type=Path, help="the folder to write to (default: saved_models/NAME OF THE RUN)"
     )
@@ -93,7 +94,8 @@ def _export_saved_models(arguments: argparse.Namespace, output: Path) -> int:
     from cyclegan_tf.exporting import serving_files
     from cyclegan_tf.exporting.saved_model import export_saved_models
 
-    versions = export_saved_models(arguments.run_dir, output, _DIRECTIONS[arguments.direction])
+    directions = _DIRECTIONS[arguments.direction]
+    versions = export_saved_models(arguments.run_dir, output, directions, weights=arguments.weights)
     for version in versions:
         print(version)
     if not serving_files.has_warmup(versions[0]):
@@ -109,7 +111,8 @@ def _export_saved_models(arguments: argparse.Namespace, output: Path) -> int:
 def _export_pytorch(arguments: argparse.Namespace, output: Path) -> int:
     from cyclegan_tf.exporting.pytorch import export_pytorch
 
-    for path in export_pytorch(arguments.run_dir, output, _DIRECTIONS[arguments.direction]):
+    directions = _DIRECTIONS[arguments.direction]
+    for path in export_pytorch(arguments.run_dir, output, directions, arguments.weights):
         print(path)
     return 0
 
@@ -124,7 +127,7 @@ def _export_tflite(arguments: argparse.Namespace, output: Path) -> int:
         print(f"Calibrating int8 with {count}, chosen by seed {options.seed}")
     rows, warnings = [_COLUMNS], []
     for export in export_tflite(
-        arguments.run_dir, output, _DIRECTIONS[arguments.direction], options
+        arguments.run_dir, output, _DIRECTIONS[arguments.direction], options, arguments.weights
     ):
         speeds = []
         if export.refused:

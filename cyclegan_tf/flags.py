@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 from typing import Any, NoReturn
 
-from cyclegan_tf.config import SECTIONS, Config, flag, section_settings, setting_type
+from cyclegan_tf.config import SECTIONS, WEIGHTS, Config, flag, section_settings, setting_type
 from cyclegan_tf.errors import UserError
 from cyclegan_tf.presets import ABOVE, PICKED, PRESETS, SUMMARIES, make_config
 
@@ -38,6 +38,17 @@ def add_setting_flags(parser: argparse.ArgumentParser, default_preset: str) -> N
         group = parser.add_argument_group(first_line)
         for flat, field in section_settings(section):
             group.add_argument(flag(flat), **_flag_options(flat, field))
+
+
+def add_weights_flag(parser: argparse.ArgumentParser) -> None:
+    """Adds --weights: one of ``WEIGHTS``, or None for the averages where the run keeps them."""
+    parser.add_argument(
+        "--weights",
+        choices=WEIGHTS,
+        help="last: the newest checkpoint's; average: their running average; best: of the "
+        "checkpoint that scored best while training, averaged where the run averages (default: "
+        "average where the run keeps it, else last)",
+    )
 
 
 def config_from_flags(arguments: argparse.Namespace) -> Config:

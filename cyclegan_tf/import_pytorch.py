@@ -1,8 +1,9 @@
 """Makes a run of a CycleGAN trained elsewhere: ``python -m cyclegan_tf.import_pytorch``.
 
 Takes the state dict of a generator from the CycleGAN authors' PyTorch code, such as their published
-models (latest_net_G.pth). The run can be exported and used for translation, not trained on. Neither
-is PyTorch needed, nor is anything run that the file has pickled in it.
+models (latest_net_G.pth). The run can be exported and used for translation; it cannot go on, but a
+new training can start from it (--init-from). Neither is PyTorch needed, nor is anything run that
+the file has pickled in it.
 """
 
 from __future__ import annotations

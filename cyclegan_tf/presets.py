@@ -137,8 +137,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 # What pictures of more than so many pixels take. Above 64, the gradient penalty costs more than it
-# gives (docs/results.md); above 128, which was not measured, `auto`'s depth, rate and history are
-# the paper's.
+# gives (docs/results.md); above 128, which was not measured, `auto`'s downsamplings, patches, rate
+# and history are the paper's.
 ABOVE: dict[str, dict[int, dict[str, Any]]] = {
     "fast": {64: {"gradient_penalty": 0.0}},
     "auto": {
@@ -168,7 +168,7 @@ SUMMARIES: dict[str, str] = {
     "fast": "small machines: 64 pixels, half an hour on two CPU cores with bfloat16",
     "mobile": "the best picture per millisecond on a phone",
     "auto": "fast, with size, channels and epochs picked from the pictures and the machine; above "
-    "128 pixels the paper's depth, rate and history",
+    "128 pixels the paper's downsamplings, patches, rate and history",
 }
 
 

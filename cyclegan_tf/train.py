@@ -7,6 +7,7 @@ the same run directory goes on where the run stopped.
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -16,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cyclegan_tf.cluster import Cluster
+from cyclegan_tf.cluster import VARIABLE, Cluster
 from cyclegan_tf.config import Config
 from cyclegan_tf.data.shards import MENDED, Shards
 from cyclegan_tf.environment import prepare_environment, start_tensorflow
@@ -81,12 +82,12 @@ def main(argv: list[str] | None = None) -> int:
 def _stopped(by_interrupt: bool) -> int:
     """The exit status of a run that was stopped before its last step.
 
-    After SIGTERM that is 0, as all went as asked, but not for one of several workers: Kubernetes
-    and Slurm start again what has not ended with 0, and with one of them all have to start again.
+    After SIGTERM that is 0, as all went as asked, but not for a worker of a cluster, be it the only
+    one: Kubernetes and Slurm start again what has not ended with 0.
     """
     if by_interrupt:
         return _INTERRUPTED
-    return _TERMINATED if Cluster.from_environment().workers > 1 else 0
+    return _TERMINATED if os.environ.get(VARIABLE) else 0
 
 
 class _Terminated(BaseException):
@@ -353,8 +354,10 @@ def _finish(training, run_dir: Path, export_dir: Path, scores: list[str]) -> Non
     print(f"Report:    {run_dir / 'report.html'}")
     for path in exports:
         print(f"Export:    {path}")
-    print("Your own photo:")
-    print(f"  {_command('translate', '--run-dir', run_dir, 'photo.jpg', '--output', 'translated')}")
+    print("Your own photo, at the size that was trained:")
+    size = training.config.data.image_size
+    own = ["--run-dir", run_dir, "photo.jpg", "--output", "translated", "--size", size]
+    print(f"  {_command('translate', *own)}")
 
 
 def _score_line(name: str, ours: dict[str, float], without: dict[str, float]) -> str:

@@ -1,7 +1,7 @@
 """Translates pictures, GIFs and films: ``python -m cyclegan_tf.translate``.
 
 Give files, patterns or folders; folders keep their tree below --output. The model is a training run
-(--run-dir) or anything that ``cyclegan_tf.export`` has written (--model).
+(--run-dir), or a SavedModel or .tflite file that ``cyclegan_tf.export`` has written (--model).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from cyclegan_tf.environment import start_tensorflow
 from cyclegan_tf.errors import UserError, check_local, run_command
 from cyclegan_tf.exporting.suffixes import FILMS, PICTURES
-from cyclegan_tf.flags import Parser
+from cyclegan_tf.flags import Parser, add_weights_flag
 
 if TYPE_CHECKING:
     from cyclegan_tf.exporting.translator import Translator
@@ -81,7 +81,8 @@ def main(argv: list[str] | None = None) -> int:
         start_tensorflow()
         from cyclegan_tf.exporting.translator import load
 
-        translator = load(arguments.run_dir or arguments.model, arguments.direction)
+        model = arguments.run_dir or arguments.model
+        translator = load(model, arguments.direction, arguments.weights)
         translate_jobs(translator, jobs, arguments, outcome)
     print(outcome.summary())
     return 1 if outcome.failed else 0
@@ -100,6 +101,7 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument(
         "--direction", metavar="ab|ba", help="which way, where the model holds both (default: ab)"
     )
+    add_weights_flag(flags)
     flags.add_argument(
         "--size",
         type=_size,

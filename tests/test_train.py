@@ -179,18 +179,18 @@ def test_ctrl_c_before_the_first_step_is_no_traceback(monkeypatch, capsys):
     assert "the same command goes on" in capsys.readouterr().err
 
 
-def as_one_of_two(monkeypatch, index: int) -> None:
-    """What is called runs as one of two workers."""
-    cluster = {"worker": ["localhost:1", "localhost:2"]}
+def as_worker(monkeypatch, index: int, workers: int = 2) -> None:
+    """What is called runs as one of so many workers."""
+    cluster = {"worker": [f"localhost:{number + 1}" for number in range(workers)]}
     task = {"type": "worker", "index": index}
     monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": task}))
 
 
-@pytest.mark.parametrize(("workers", "status"), [(1, 0), (2, 143)])
+@pytest.mark.parametrize(("workers", "status"), [(0, 0), (1, 143), (2, 143)])
 def test_sigterm_before_the_first_step(workers, status, monkeypatch, capsys):
     monkeypatch.setattr(command, "train", lambda *_: signal.raise_signal(signal.SIGTERM))
-    if workers > 1:
-        as_one_of_two(monkeypatch, 1)
+    if workers:
+        as_worker(monkeypatch, workers - 1, workers)
     assert command.main([]) == status
     assert "the same command goes on" in capsys.readouterr().err
 
@@ -209,7 +209,7 @@ def test_a_worker_that_has_steps_left_does_not_end_with_0(
     monkeypatch.setattr(command, "_checked_shards", lambda *_, **__: None)
     monkeypatch.setattr(command, "_start_devices", lambda _: None)
     monkeypatch.setattr(command, "_set_up", lambda *_: training)
-    as_one_of_two(monkeypatch, 1)
+    as_worker(monkeypatch, 1)
     assert command.train(make_config("demo"), workplace / "run", workplace / "models") == status
 
 
@@ -341,7 +341,7 @@ def test_a_worker_refuses_what_its_chief_refuses_and_waits_for_nobody(
     create_run_directory(workplace / "run", config)
     note_data(workplace / "run", Shards.open(data / "shards"))
     pack_charts(workplace, trainA=2, trainB=2, testA=1, testB=1)
-    as_one_of_two(monkeypatch, 1)
+    as_worker(monkeypatch, 1)
     if "data" in change:
         change = {"data": str(workplace / "shards")}
     with pytest.raises(UserError, match=r"other settings|does not hold the pictures that"):
@@ -439,7 +439,7 @@ def test_of_several_workers_none_goes_on_with_what_another_has_mended(
     """Though it finds nothing broken by then, it has read something that was."""
     make, _ = damaged
     monkeypatch.setattr("cyclegan_tf.training.mending.mend", lambda *_: [])
-    as_one_of_two(monkeypatch, 1)
+    as_worker(monkeypatch, 1)
     error = tf.errors.DataLossError(None, None, "corrupted record")
     again = "what was broken is mended; start all workers again"
     with pytest.raises(UserError, match=rf"not be read \(corrupted record\); {again}"):

@@ -61,7 +61,7 @@ def write_shards(
         from apache_beam.options.pipeline_options import PipelineOptions
     except ImportError as error:
         raise UserError(
-            f"--runner {runner}: needs Apache Beam ({error}); pip install apache-beam"
+            f"--runner {runner}: needs Apache Beam ({error}); pip install '.[beam]'"
         ) from None
     try:
         flags = [f"--runner={runner}", *shlex.split(options)]

@@ -434,7 +434,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--runner",
         metavar="NAME",
-        help="hand the work to Apache Beam (pip install apache-beam): DirectRunner,"
+        help="hand the work to Apache Beam (pip install '.[beam]'): DirectRunner,"
         " DataflowRunner, FlinkRunner, SparkRunner; the shards come out the same",
     )
     parser.add_argument(

@@ -233,7 +233,10 @@ def set_weights(generator: keras.Model, layout: Layout, tensors: Mapping[str, np
 
 
 def export_pytorch(
-    run_dir: Path, output: Path, directions: Sequence[str] | None = None
+    run_dir: Path,
+    output: Path,
+    directions: Sequence[str] | None = None,
+    weights: str | None = None,
 ) -> list[Path]:
     """Writes a run's generators as files that the authors' PyTorch code loads.
 
@@ -241,6 +244,7 @@ def export_pytorch(
         run_dir: the run directory.
         output: the folder for the files, which get the names that that code looks for.
         directions: "ab", "ba" or both; None for all that the run holds.
+        weights: "last", "best" or "average"; None for the averages where the run keeps them.
 
     Returns:
         The files.
@@ -253,7 +257,8 @@ def export_pytorch(
     _check_exportable(config)
     torch = _import_torch()
     paths = []
-    for direction, generator in present(load_generators(run_dir, config, directions)).items():
+    generators = present(load_generators(run_dir, config, directions, weights=weights))
+    for direction, generator in generators.items():
         tensors = state_dict(generator, config)
         path = Path(output) / FILE_NAMES[direction]
         try:

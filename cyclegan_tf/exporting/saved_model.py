@@ -33,6 +33,7 @@ def export_saved_models(
     output: Path,
     directions: Sequence[str] | None = None,
     flag: str = "--output",
+    weights: str | None = None,
 ) -> list[Path]:
     """Exports a run's generators for TensorFlow Serving.
 
@@ -44,17 +45,18 @@ def export_saved_models(
         output: the folder that is served.
         directions: "ab", "ba" or both; None for all that the run holds.
         flag: what ``output`` was named with, for messages.
+        weights: "last", "best" or "average"; None for the averages where the run keeps them.
 
     Returns:
         The folders of the new versions, A to B first.
 
     Raises:
-        UserError: if the run has no readable checkpoint, or ``output`` cannot be written or holds
-            a README.md or models.config of somebody else's.
+        UserError: if the run has no readable checkpoint or no such weights, or ``output`` cannot be
+            written or holds a README.md or models.config of somebody else's.
     """
     serving_files.check_guides(Path(output), flag)
     config = Config.load(run_dir)
-    generators = present(load_generators(run_dir, config, directions))
+    generators = present(load_generators(run_dir, config, directions, weights=weights))
     try:
         versions = [
             _save_version(generator, config, Path(output) / direction)

@@ -21,7 +21,7 @@ from cyclegan_tf.exporting.quiet import quiet_stderr
 from cyclegan_tf.exporting.tflite_metadata import Description, add_metadata
 from cyclegan_tf.models.layers import trainable_variables
 from cyclegan_tf.models.networks import present
-from cyclegan_tf.training.checkpoints import load_generators
+from cyclegan_tf.training.checkpoints import check_pictures_known, find_weights, generators_of
 from tfrecords_tools.schema import parse_example
 
 CALIBRATION_PICTURES = 100
@@ -104,7 +104,11 @@ class TfliteExport:
 
 
 def export_tflite(
-    run_dir: Path, output: Path, directions: Sequence[str] | None, options: TfliteOptions
+    run_dir: Path,
+    output: Path,
+    directions: Sequence[str] | None,
+    options: TfliteOptions,
+    weights: str | None = None,
 ) -> list[TfliteExport]:
     """Converts a run's generators and writes those that are close enough to Keras.
 
@@ -113,6 +117,7 @@ def export_tflite(
         output: the folder for the files.
         directions: "ab", "ba" or both; None for all that the run holds.
         options: what kinds of files.
+        weights: "last", "best" or "average"; None for the averages where the run keeps them.
 
     Returns:
         One export per quantization and direction, in that order, A to B first.
@@ -127,8 +132,11 @@ def export_tflite(
     _check_size(size)
     if options.seed < 0:
         raise UserError(f"--seed {options.seed}: must be at least 0")
+    found = find_weights(run_dir, config, weights)
+    if "int8" in options.quantizations:
+        check_pictures_known(run_dir, found, config, options.data)
     shards = open_data_of(run_dir, config.data.data, options.data)
-    generators = present(load_generators(run_dir, config, directions, size))
+    generators = present(generators_of(found, config, directions, size, weights))
     exporter = _Exporter(config, shards, size, Path(output), options)
     return [
         exporter.export(generator, direction, quantize)

@@ -10,7 +10,7 @@ from typing import Callable, Union
 import numpy as np
 from PIL import Image
 
-from cyclegan_tf.config import Config
+from cyclegan_tf.config import WEIGHTS, Config
 from cyclegan_tf.errors import UserError, first_line
 from cyclegan_tf.exporting.pictures import Picture, read_picture
 from cyclegan_tf.exporting.serving_files import versions
@@ -112,7 +112,7 @@ class Translator:
         return translated[:height, :width]
 
 
-def load(path: Path | str, direction: str | None = None) -> Translator:
+def load(path: Path | str, direction: str | None = None, weights: str | None = None) -> Translator:
     """Opens a run directory, an exported SavedModel or a .tflite file.
 
     Args:
@@ -120,17 +120,23 @@ def load(path: Path | str, direction: str | None = None) -> Translator:
             the newest is taken, or what ``cyclegan_tf.export`` has written, with ab/ and ba/.
         direction: "ab" or "ba" where ``path`` holds both; None means "ab", or "ba"
             where that is all there is.
+        weights: of a run: "last", "best" or "average"; None for the averages where it keeps them.
 
     Raises:
-        UserError: if there is no model, or it holds one direction and ``direction`` is given.
+        UserError: if there is no model, it holds one direction and ``direction`` is given, or it is
+            no run and ``weights`` is given.
     """
     path = Path(path)
     if direction not in (None, "ab", "ba"):
         raise UserError(f"--direction {direction}: must be ab or ba")
+    if weights not in (None, *WEIGHTS):
+        raise UserError(f"--weights {weights}: must be one of {', '.join(WEIGHTS)}")
     if (path / "config.json").is_file():
-        return _from_run(path, direction)
+        return _from_run(path, direction, weights)
     if not path.exists():
         raise UserError(f"{path}: not found; name a run, a SavedModel or a .tflite file")
+    if weights is not None:
+        raise UserError(f"--weights {weights}: {path} is no run; leave it out")
     present = [name for name in ("ab", "ba") if _saved_models(path / name)]
     if present:
         return _from_saved_model(_newest_version(path / (direction or present[0])))
@@ -153,15 +159,16 @@ def _saved_models(path: Path) -> list[Path]:
     return [path] if (path / "saved_model.pb").is_file() else versions(path)
 
 
-def _from_run(run_dir: Path, direction: str | None) -> Translator:
+def _from_run(run_dir: Path, direction: str | None, weights: str | None) -> Translator:
     from cyclegan_tf.exporting.saved_model import ServingModule
     from cyclegan_tf.models.networks import present
     from cyclegan_tf.training.checkpoints import directions_of, find_weights, generators_of
 
     config = Config.load(run_dir)
-    found = find_weights(run_dir, config)
-    directions = (direction,) if direction else directions_of(found, config)[:1]
-    (generator,) = present(generators_of(found, config, directions)).values()
+    found = find_weights(run_dir, config, weights)
+    directions = (direction,) if direction else directions_of(found, config, weights)[:1]
+    made = generators_of(found, config, directions, weights=weights)
+    (generator,) = present(made).values()
     module = ServingModule(generator)
     return Translator(_through_tensorflow(module))
 

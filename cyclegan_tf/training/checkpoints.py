@@ -331,6 +331,18 @@ def is_of_training(found: Found) -> bool:
     return "step/.ATTRIBUTES/VARIABLE_VALUE" in _names_in(found)
 
 
+def check_pictures_known(
+    run_dir: Path, found: Found, config: Config, other: str | None = None
+) -> None:
+    """UserError where a run was imported without its pictures, and ``other`` names none instead."""
+    is_told = other or config.data.data != Config().data.data
+    if not is_told and not is_of_training(found):
+        raise UserError(
+            f"--data: is needed, as {run_dir} was imported without; name pictures like those that "
+            "it was trained on"
+        )
+
+
 def save_generators(run_dir: Path, generators: Mapping[str, keras.Model]) -> None:
     """Makes a checkpoint of generators alone, by direction: it can be exported, not trained on.
 

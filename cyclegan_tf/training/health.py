@@ -311,15 +311,24 @@ def _discriminators(log: Log) -> Iterator[Complaint]:
                 f"discriminator_{domain}",
                 f"{name} is too strong: {told}, so the generator learns little from it. Usually "
                 "helps: fewer --discriminator-filters, a lower --discriminator-weight, "
-                "--discriminator-augment.",
+                "--discriminator-augment color,translation,cutout.",
             )
-        elif (real + fake) / 2 <= ACCURACY_WEAK and margin <= MARGIN_WEAK and not imitates:
+        elif _guesses(log.measured, domain) and not imitates:
             yield Complaint(
                 f"discriminator_{domain}",
                 f"{name} is too weak: {told}, which is guessing. Usually helps: more "
                 "--discriminator-filters, a higher --discriminator-weight, a lower "
                 "--learning-rate.",
             )
+
+
+def _guesses(measured: list[Record], domain: str) -> bool:
+    """In two looks in a row: with batches of one, a sound one may guess for a moment."""
+    names = ("accuracy_real", "accuracy_fake", "margin")
+    looks = [[_value(look, f"{name}_{domain}") for name in names] for look in measured[-2:]]
+    return len(looks) == 2 and all(
+        (real + fake) / 2 <= ACCURACY_WEAK and margin <= MARGIN_WEAK for real, fake, margin in looks
+    )
 
 
 def _generator_losses(log: Log) -> Iterator[Complaint]:

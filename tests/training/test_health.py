@@ -56,6 +56,13 @@ def test_a_student_may_make_the_discriminators_guess():
     assert checks(run({**guessing, "teacher_ab": 0.08})) == []
 
 
+def test_a_discriminator_may_guess_for_a_moment():
+    guessing = {**good(4100), "accuracy_real_a": 0.2, "accuracy_fake_a": 0.85, "margin_a": 0.01}
+    assert checks([*run(), guessing]) == []
+    assert checks([*run(), guessing, {**guessing, "step": 4200}]) == ["discriminator_a"]
+    assert checks([guessing]) == []
+
+
 @pytest.mark.parametrize(
     ("last", "check", "words"),
     [
