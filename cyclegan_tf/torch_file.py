@@ -165,7 +165,8 @@ def _read_pickles(data: bytes) -> tuple[Any, Mapping[str, bytes]]:
 
 def _check_names(content: Any) -> None:
     if not isinstance(content, dict) or not content:
-        raise _Refused(f"holds a {type(content).__name__}, not tensors by name")
+        kind = "tensor" if isinstance(content, _Tensor) else type(content).__name__
+        raise _Refused(f"holds a {kind}, not tensors by name")
     others = [
         str(name)
         for name, value in content.items()

@@ -13,7 +13,6 @@ import pytest
 
 from tests.tiny import assert_same_state, content, pack_demo
 
-ROOT = Path(__file__).parent.parent
 STEPS = 10
 COMMANDS = (
     "cyclegan_tf.train",
@@ -90,7 +89,7 @@ class Project(NamedTuple):
         return subprocess.run(
             [sys.executable, *arguments],
             cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+            env={**os.environ, **environment},
             capture_output=True,
             text=True,
             timeout=900,
@@ -216,15 +215,8 @@ assert not {{"tensorflow", "keras", "tensorflow_addons"}} & set(sys.modules)
 @pytest.mark.parametrize(
     ("command", "arguments", "message"),
     [
-        ("cyclegan_tf.train", ["--data", "nowhere"], "error: --data nowhere: does not exist"),
         ("cyclegan_tf.train", ["--image-size", "30"], "error: --image-size 30: must be divisible"),
-        ("cyclegan_tf.train", ["--epoch", "3"], "error: unrecognized arguments: --epoch 3"),
         ("cyclegan_tf.export", ["--run-dir", "nowhere"], "error: --run-dir nowhere: no run there"),
-        (
-            "tfrecords_tools.build",
-            ["--input", "nowhere", "--output", "shards"],
-            "error: --input nowhere: does not exist",
-        ),
     ],
 )
 def test_an_error_is_one_line_and_exit_status_2(command, arguments, message, tmp_path):

@@ -49,6 +49,9 @@ def test_what_the_user_can_mend_is_one_line(error, line, capsys):
         BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)),
         OSError(errno.EBADF, os.strerror(errno.EBADF), 7),
         OSError("of no number"),
+        ModuleNotFoundError("ours", name="cyclegan_tf.reprot"),
+        ModuleNotFoundError("ours", name="tfrecords_tools.biuld"),
+        ModuleNotFoundError("of no name"),
     ],
 )
 def test_a_mistake_of_ours_is_not_hidden(error):
@@ -57,6 +60,25 @@ def test_a_mistake_of_ours_is_not_hidden(error):
 
     with pytest.raises(type(error)):
         run_command(main)
+
+
+def test_a_missing_package_is_one_line(capsys):
+    def main(_argv):
+        raise ModuleNotFoundError("No module named 'tensorflow'", name="tensorflow")
+
+    with pytest.raises(SystemExit, match="2"):
+        run_command(main)
+    assert "error: tensorflow is not installed for " in capsys.readouterr().err
+
+
+def test_ctrl_c_is_one_word_and_status_130(capsys):
+    def main(_argv):
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as caught:
+        run_command(main)
+    assert caught.value.code == 130
+    assert capsys.readouterr().err == "stopped\n"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import tensorflow as tf
 
 from cyclegan_tf import evaluate as command
 from cyclegan_tf.config import Config
@@ -24,8 +23,8 @@ from tests.tiny import pack_charts, pack_demo, tiny_features
 
 
 @pytest.fixture(scope="module")
-def run_dir(tmp_path_factory, tiny_config, mirrored) -> Path:
-    """A run on the demo at its step 7, whose averages are not its weights."""
+def finished(tmp_path_factory, tiny_config, mirrored) -> Path:
+    """A run on the demo at its step 7, whose averages are not its weights; not to be changed."""
     folder = tmp_path_factory.mktemp("run")
     shards = pack_demo(folder / "shards", train=5, test=4)
     config = tiny_config("demo", data=str(shards.folder))
@@ -36,6 +35,12 @@ def run_dir(tmp_path_factory, tiny_config, mirrored) -> Path:
         weight.assign(2.0 * weight + 0.1)
     Checkpoints(state, folder / "run", 1).save()
     return folder / "run"
+
+
+@pytest.fixture
+def run_dir(finished, tmp_path) -> Path:
+    """A copy of it for one test."""
+    return shutil.copytree(finished, tmp_path / "finished")
 
 
 @pytest.fixture(autouse=True)
@@ -108,12 +113,10 @@ def test_weights_are_the_averages_unless_the_last_are_asked_for(evaluate):
 
 def test_the_best_checkpoint_is_scored_with_its_own_step(run_dir, evaluate, refused):
     assert "was not scored while it trained" in refused("--run-dir", run_dir, "--weights", "best")
-    best = run_dir / "checkpoints" / "best.json"
-    best.write_text('{"step": 7}')
+    (run_dir / "checkpoints" / "best.json").write_text('{"step": 7}')
     result, printed = evaluate("--weights", "best")
     assert "step 7, best weights" in printed
     assert result["scores"] == evaluate("--weights", "average")[0]["scores"]
-    best.unlink()
 
 
 def test_the_step_is_that_of_the_weights_though_the_run_goes_on(run_dir, evaluate, monkeypatch):
@@ -126,8 +129,7 @@ def test_the_step_is_that_of_the_weights_though_the_run_goes_on(run_dir, evaluat
 
     monkeypatch.setattr(features, "load_feature_network", load_while_it_trains)
     result, _ = evaluate()
-    for path in folder.glob("step-8.*"):
-        path.unlink()
+    assert len(list(folder.glob("step-8.*"))) == 2
     assert result["step"] == 7
 
 
@@ -144,6 +146,18 @@ def test_other_pictures_may_be_named(evaluate, tmp_path):
     assert result["protocol"]["pictures"] == "5 of testA, 6 of testB"
     assert result["protocol"]["real"] == "4 of trainB, 4 of trainA"
     assert "mae" not in result["scores"]["ab"]
+
+
+@pytest.mark.parametrize("flags", [[], ["--paired"]])
+def test_other_pictures_are_pairs_where_that_is_said(flags, run_dir, tmp_path, capsys):
+    shards = pack_charts(tmp_path, trainA=4, trainB=4, testA=4, testB=4)
+    arguments = ["--run-dir", str(run_dir), "--data", str(shards.folder), *flags]
+    assert command.main(arguments) == 0
+    (path,) = run_dir.glob("evaluation-*")
+    scores = json.loads(path.read_text())["scores"]
+    assert path.stem.endswith("-paired") == bool(flags)
+    assert ["mae" in scores[direction] for direction in ("ab", "ba")] == 2 * [bool(flags)]
+    assert ("MAE to the truth" in capsys.readouterr().out) == bool(flags)
 
 
 def test_the_json_goes_into_the_run_under_a_name_of_its_own(run_dir, capsys):
@@ -165,11 +179,9 @@ def test_a_run_of_one_direction_is_scored_in_that_one(run_dir, tmp_path, capsys)
 
 def test_other_pictures_or_fewer_go_into_files_of_their_own(run_dir, tmp_path, capsys):
     shards = pack_charts(tmp_path, trainA=4, trainB=4, testA=5, testB=5)
-    before = set(run_dir.glob("evaluation-*"))
     for flags in ([], ["--data", str(shards.folder)], ["--max-images", "4"]):
         assert command.main(["--run-dir", str(run_dir), *flags]) == 0
-    print(capsys.readouterr().out)
-    written = set(run_dir.glob("evaluation-*")) - before
+    written = set(run_dir.glob("evaluation-*"))
     sources = {json.loads(path.read_text())["protocol"]["data"] for path in written}
     assert len(written) == 3
     weights = tmp_path / "mine.h5"
@@ -185,18 +197,17 @@ def test_other_pictures_or_fewer_go_into_files_of_their_own(run_dir, tmp_path, c
 
 @pytest.fixture
 def damaged(run_dir, tmp_path):
-    """A function: a run like the other one, on shards of its own of which one is cut short."""
+    """A function: the run, and shards of its own of which one is cut short."""
 
     def make(split: str) -> tuple[Path, Shards]:
         config = Config.load(run_dir)
         shutil.copytree(config.data.data, tmp_path / "shards")
-        shutil.copytree(run_dir, tmp_path / "run")
         here = config.replace(data=str(tmp_path / "shards"))
-        (tmp_path / "run" / "config.json").write_text(here.to_json())
-        shards = replace(Shards.open(tmp_path / "shards"), mended=tmp_path / "run" / MENDED)
+        (run_dir / "config.json").write_text(here.to_json())
+        shards = replace(Shards.open(tmp_path / "shards"), mended=run_dir / MENDED)
         path = shards.paths(split)[0]
         path.write_bytes(path.read_bytes()[:-9])
-        return tmp_path / "run", shards
+        return run_dir, shards
 
     return make
 
@@ -253,4 +264,3 @@ def test_averages_that_are_not_there_are_refused(tmp_path, tiny_config, refused)
     create_run_directory(tmp_path / "run", tiny_config("demo", average=0.0))
     said = refused("--run-dir", tmp_path / "run", "--weights", "average")
     assert "--weights average" in said
-    assert tf.train.latest_checkpoint(str(tmp_path)) is None

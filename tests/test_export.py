@@ -32,8 +32,8 @@ def exported(monkeypatch):
     """What tflite exports were asked for; the file for B to A is always refused."""
     asked = []
 
-    def fake(run_dir, output, directions, options):
-        asked.append((run_dir, output, directions, options))
+    def fake(run_dir, output, directions, options, weights):
+        asked.append((run_dir, output, directions, options, weights))
         return [
             TfliteExport(
                 output / options.file_name(direction, 64, quantize),
@@ -55,20 +55,21 @@ def exported(monkeypatch):
 def test_saved_models_by_default(command, monkeypatch, tmp_path):
     asked = []
 
-    def fake(*arguments):
-        asked.append(arguments)
+    def fake(*arguments, weights):
+        asked.append((*arguments, weights))
         return [tmp_path / "ab" / "1", tmp_path / "ba" / "1"]
 
     monkeypatch.setattr(saved_model, "export_saved_models", fake)
     status, said = command("--run-dir", "runs/faces")
     assert status == 0
-    assert asked == [(Path("runs/faces"), Path("saved_models/faces"), None)]
+    assert asked == [(Path("runs/faces"), Path("saved_models/faces"), None, None)]
     assert str(tmp_path / "ba" / "1") in said
     assert "Without warm-up requests" in said
     (tmp_path / "ab" / "1" / "assets.extra").mkdir(parents=True)
     (tmp_path / "ab" / "1" / "assets.extra" / "tf_serving_warmup_requests").touch()
-    assert "Without" not in command("--run-dir", "runs/faces", "--direction", "ba")[1]
-    assert asked[-1][2] == ("ba",)
+    flags = ["--direction", "ba", "--weights", "best"]
+    assert "Without" not in command("--run-dir", "runs/faces", *flags)[1]
+    assert asked[-1][2:] == (("ba",), "best")
 
 
 def test_generators_for_pytorch(command, monkeypatch, tmp_path):
@@ -76,9 +77,10 @@ def test_generators_for_pytorch(command, monkeypatch, tmp_path):
     monkeypatch.setattr(
         pytorch, "export_pytorch", lambda *a: asked.append(a) or [tmp_path / "x.pth"]
     )
-    status, said = command("--run-dir", "r", "--format", "pytorch", "--direction", "both")
+    flags = ["--format", "pytorch", "--direction", "both", "--weights", "last"]
+    status, said = command("--run-dir", "r", *flags)
     assert (status, said) == (0, f"{tmp_path / 'x.pth'}\n")
-    assert asked == [(Path("r"), Path("saved_models/r"), ("ab", "ba"))]
+    assert asked == [(Path("r"), Path("saved_models/r"), ("ab", "ba"), "last")]
 
 
 def test_the_table_has_a_line_per_file(command, exported, tmp_path):
@@ -115,10 +117,11 @@ def test_a_refused_file_is_a_warning_and_status_1(command, exported, tmp_path):
 def test_flags_reach_the_options(command, exported):
     flags = ["--io", "float32", "--image-size", "32", "--seed", "3", "--data", "d"]
     flags += ["--model-version", "2", "--license", "MIT", "--direction", "ab"]
+    flags += ["--weights", "average"]
     assert command("--run-dir", "runs/x", "--format", "tflite", *flags)[0] == 0
     (asked,) = exported
     assert asked[:3] == (Path("runs/x"), Path("saved_models/x"), ("ab",))
-    assert asked[3] == TfliteOptions(("none",), False, 32, "d", 3, "2", "MIT")
+    assert asked[3:] == (TfliteOptions(("none",), False, 32, "d", 3, "2", "MIT"), "average")
 
 
 @pytest.mark.parametrize(
@@ -130,6 +133,7 @@ def test_flags_reach_the_options(command, exported):
         (["--io", "bytes"], "--io bytes: must be one of uint8, float32"),
         (["--run-dir", "/nowhere"], "--run-dir /nowhere: no run there"),
         (["--quantize", "int8"], "--quantize: is for --format tflite, not saved_model"),
+        (["--weights", "mean"], "argument --weights: invalid choice: 'mean'"),
         (["--license", ""], "--license: is for --format tflite, not saved_model"),
     ],
 )

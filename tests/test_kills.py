@@ -22,7 +22,6 @@ import pytest
 from cyclegan_tf.data import portraits
 from tests.tiny import assert_same_state
 
-ROOT = Path(__file__).parent.parent
 STEPS, LOG_EVERY = 60, 2
 ROUNDS = 5
 SETTINGS = {
@@ -64,11 +63,7 @@ class Place(NamedTuple):
             return subprocess.Popen(
                 [sys.executable, "-m", "cyclegan_tf.train", *flags],
                 cwd=self.folder,
-                env={
-                    **os.environ,
-                    "PYTHONPATH": str(ROOT),
-                    "CYCLEGAN_TF_CACHE": str(self.folder / "cache"),
-                },
+                env={**os.environ, "CYCLEGAN_TF_CACHE": str(self.folder / "cache")},
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,

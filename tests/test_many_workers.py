@@ -19,7 +19,6 @@ from cyclegan_tf.config import flag
 from cyclegan_tf.errors import UserError
 from tests.tiny import assert_same_state, pack_charts, pack_demo, saved_state
 
-ROOT = Path(__file__).parent.parent
 STEPS = 12
 SECONDS = 90  # within which the end of one worker must end the other
 
@@ -75,7 +74,7 @@ class Workers:
         self.processes = [
             subprocess.Popen(
                 [*command, *(second if index else ())],
-                env={**os.environ, "PYTHONPATH": str(ROOT), "TF_CONFIG": _tf_config(ports, index)},
+                env={**os.environ, "TF_CONFIG": _tf_config(ports, index)},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,

@@ -1,4 +1,4 @@
-"""Each preset says what DESIGN.md's table of recipes says."""
+"""Each preset is its recipe, as written down here once more, and what may be changed of it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,14 @@ from cyclegan_tf.presets import PRESETS, SUMMARIES, make_config, refuse_idle
 PAPER = {
     "image_size": 256,
     "generator_filters": 64,
+    "generator_downsamplings": 2,
+    "generator_blocks": 0,
     "generator_padding": "reflect",
     "generator_affine": False,
     "generator_block": "add",
     "generator_upsampling": "transpose",
+    "generator_skip": False,
+    "generator_mask": False,
     "generator_squeeze_excite": False,
     "generator_dropout": 0.0,
     "generator_separable": False,
@@ -25,18 +29,24 @@ PAPER = {
     "discriminator_padding": "one",
     "discriminator_channels": 1,
     "discriminator_affine": False,
+    "discriminator_spectral_norm": False,
+    "discriminator_augment": "none",
     "gan_loss": "least_squares",
     "lambda_cycle": 10.0,
     "lambda_identity": 5.0,
     "gradient_penalty": 0.0,
+    "gradient_penalty_at": "interpolates",
     "discriminator_weight": 0.5,
     "history_kind": "swap",
     "history_size": 50,
+    "history_every": 3,
     "learning_rate": 2e-4,
+    "discriminator_rate": 1.0,
     "beta_1": 0.5,
     "beta_2": 0.999,
     "decay_start": 0.5,
     "epochs": 200,
+    "steps": 0,
     "batch_size": 1,
     "average": 0.0,
 }
@@ -49,24 +59,23 @@ ANIME_SCENE = {
     "epochs": 80,
 }
 SELFIE2ANIME_V1 = {
-    "image_size": 256,
-    "generator_filters": 64,
-    "generator_blocks": 8,
+    **PAPER,
+    "generator_padding": "zero",
+    "generator_affine": True,
     "generator_block": "concatenate",
+    "generator_blocks": 8,
     "generator_upsampling": "shuffle",
-    "discriminator_filters": 64,
     "discriminator_kernel": 2,
     "discriminator_strided": 4,
-    "discriminator_channels": 1,
-    "gan_loss": "least_squares",
+    "discriminator_padding": "same",
+    "discriminator_affine": True,
     "lambda_cycle": 5.0,
     "lambda_identity": 10.0,
-    "gradient_penalty": 0.0,
     "history_kind": "contiguous",
     "history_size": 25,
-    "history_every": 3,
+    "decay_start": 1.0,
+    "epochs": 75,
     "batch_size": 5,
-    "learning_rate": 2e-4,
 }
 SELFIE2ANIME_V2 = {
     **SELFIE2ANIME_V1,
@@ -75,6 +84,19 @@ SELFIE2ANIME_V2 = {
     "lambda_identity": 5.0,
     "gradient_penalty": 10.0,
     "history_kind": "uniform",
+}
+# What the two of 64 pixels have in common.
+SMALL = {
+    **PAPER,
+    "image_size": 64,
+    "generator_blocks": 6,
+    "generator_downsamplings": 1,
+    "generator_upsampling": "resize",
+    "generator_skip": True,
+    "discriminator_strided": 2,
+    "lambda_cycle": 5.0,
+    "lambda_identity": 0.0,
+    "learning_rate": 3e-4,
 }
 RECIPES = {
     "paper": PAPER,
@@ -87,22 +109,45 @@ RECIPES = {
     },
     "selfie2anime-v1": SELFIE2ANIME_V1,
     "selfie2anime-v2": SELFIE2ANIME_V2,
-    "selfie2anime-v3": {**SELFIE2ANIME_V2, "gradient_penalty": 0.0, "epochs": 75},
+    "selfie2anime-v3": {**SELFIE2ANIME_V2, "gradient_penalty": 0.0},
     "face2anime": {
-        "image_size": 256,
-        "generator_filters": 64,
+        **PAPER,
+        "generator_affine": True,
         "generator_blocks": 6,
-        "generator_block": "add",
-        "discriminator_filters": 64,
-        "discriminator_kernel": 4,
+        "generator_dropout": 0.5,
         "discriminator_channels": 3,
-        "gan_loss": "least_squares",
-        "lambda_cycle": 10.0,
+        "discriminator_affine": True,
         "lambda_identity": 0.0,
         "history_size": 20,
-        "learning_rate": 2e-4,
+        "decay_start": 1.0,
         "epochs": 50,
-        "batch_size": 1,
+    },
+    "demo": {
+        **SMALL,
+        "generator_filters": 16,
+        "discriminator_filters": 20,
+        "discriminator_rate": 0.5,
+        "steps": 3600,
+        "average": 0.998,
+    },
+    "fast": {
+        **SMALL,
+        "generator_filters": 32,
+        "discriminator_filters": 32,
+        "gradient_penalty": 0.03,
+        "gradient_penalty_at": "real",
+        "history_size": 0,
+        "steps": 20_000,
+        "average": 0.999,
+    },
+    "mobile": {
+        **PAPER,
+        "generator_filters": 16,
+        "generator_blocks": 6,
+        "generator_upsampling": "resize",
+        "generator_skip": True,
+        "generator_separable": True,
+        "average": 0.999,
     },
 }
 
@@ -122,23 +167,8 @@ def test_cut_is_its_recipe():
     assert (config.losses.gan_loss, config.history.size) == ("least_squares", 0)
 
 
-def test_face2anime_has_dropout():
-    assert 0.0 < make_config("face2anime").generator.dropout < 1.0
-
-
-def test_paper_has_nine_blocks_and_six_for_small_pictures():
-    assert make_config("paper").generator_blocks() == 9
-    assert make_config("paper", image_size=128).generator_blocks() == 6
-
-
 def test_our_presets_are_there():
-    assert {*RECIPES, "cut", "demo", "fast", "mobile", "auto"} == set(PRESETS)
-
-
-def test_mobile_is_the_lightest_of_the_256_pixel_presets():
-    mobile, paper = make_config("mobile"), make_config("paper")
-    assert mobile.generator.separable
-    assert mobile.generator.filters < paper.generator.filters
+    assert {*RECIPES, "cut", "auto"} == set(PRESETS)
 
 
 def test_a_preset_has_a_summary_and_knows_its_name(preset):
@@ -164,11 +194,6 @@ def test_an_unknown_preset_is_one_line_with_the_right_ones():
     assert message.startswith("--preset papyrus: must be one of")
     assert "\n" not in message
     assert all(name in message for name in PRESETS)
-
-
-def test_an_unknown_setting_is_refused():
-    with pytest.raises(UserError, match="--lambda-cycel: no such setting"):
-        make_config("paper", lambda_cycel=1.0)
 
 
 @pytest.mark.parametrize(
@@ -208,11 +233,6 @@ def test_a_setting_that_would_do_nothing_is_refused(settings, message):
     with pytest.raises(UserError) as caught:
         refuse_idle(config, settings)
     assert str(caught.value) == message
-
-
-def test_the_length_is_given_once():
-    with pytest.raises(UserError, match="--epochs 5: not with --steps 100; give one"):
-        make_config("fast", epochs=5, steps=100)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("cyclegan_tf", "tfrecords_tools")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+BENCHMARKS = sorted((ROOT / "benchmarks").glob("*.py"))
 TEXTS = {".py", ".md", ".cfg", ".toml", ".txt", ".json", ".yml", ".yaml", ".j2", ".html", ".sh", ""}
 PYTHONS = ("3.9", "3.10", "3.11", "3.12", "3.13")
 
@@ -109,6 +110,28 @@ def test_only_the_layers_know_which_stack_they_run_on():
             names = {name.split(".")[0] for name in imports(path)}
             assert not names & {"tensorflow_addons", "tf_keras", "keras"}, path
             assert not re.search(r"(keras|tf|tensorflow)\.(__version__|version)\b", text), path
+
+
+def names_in(module: str) -> set[str]:
+    """What can be imported from one of our modules: what it defines or imports, and modules."""
+    place = ROOT / module.replace(".", "/")
+    path = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+    names = {below.stem for below in place.glob("*")}
+    for node in parsed(path).body if path.exists() else []:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            names.add(node.name)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            names |= {alias.asname or alias.name for alias in node.names}
+        else:
+            stored = (one for one in ast.walk(node) if isinstance(one, ast.Name))
+            names |= {one.id for one in stored if isinstance(one.ctx, ast.Store)}
+    return names
+
+
+@pytest.mark.parametrize("path", BENCHMARKS, ids=ids)
+def test_a_benchmark_imports_only_what_is_there(path):
+    ours = [name.rpartition(".") for name in imports(path) if name.split(".")[0] in PACKAGES]
+    assert not [(module, name) for module, _, name in ours if name not in names_in(module)]
 
 
 # --- Files ---------------------------------------------------------------------------------------

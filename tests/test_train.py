@@ -125,22 +125,35 @@ def test_operations_are_deterministic_where_asked(
     ("arguments", "message"),
     [
         (["--data", "nowhere"], "--data nowhere: does not exist"),
-        (["--preset", "papre"], "--preset papre: must be one of demo, paper"),
         (["--image-size", "66"], "--image-size 66: must be divisible by 4"),
-        (["--epochs", "ten"], "--epochs ten: must be a whole number"),
-        (["--lambda-cycel", "1"], "unrecognized arguments: --lambda-cycel 1"),
         (["--run-dir", "/dev/null/run"], "--run-dir /dev/null/run: /dev/null is no folder"),
         (["--export-dir", "/dev/null"], "--export-dir /dev/null: /dev/null is no folder"),
-        (["--batch-size", "3", "--replicas", "2"], "--batch-size 3: must be divisible by"),
         (["--run-dir", 300 * "r"], f"--run-dir {300 * 'r'}: cannot be read or written (File name"),
         (["--export-dir", 300 * "e"], f"--export-dir {300 * 'e'}: cannot be read or written (Fi"),
         (["--data", 300 * "d"], f"--data {300 * 'd'}: cannot be read (File name too long)"),
         (["--run-dir", "gs://b/run"], "--run-dir gs://b/run: must be a local folder, not a URL"),
         (["--export-dir", "s3://b"], "--export-dir s3://b: must be a local folder, not a URL"),
+        (
+            ["--identity-every", 4, "--data", "nowhere"],
+            "--identity-every 4: does nothing without --lambda-identity",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_before_anything_is_made(refused, arguments, message):
     assert refused(*arguments).startswith(message)
+
+
+def test_a_run_that_has_begun_still_takes_a_flag_that_does_nothing(called, workplace):
+    create_run_directory(workplace / "run", make_config("demo", identity_every=4))
+    config, *_ = called("--run-dir", "run", "--identity-every", 4)
+    assert config.losses.identity_every == 4
+
+
+def test_an_export_folder_with_a_readme_of_somebody_else_is_refused(refused, workplace):
+    (workplace / "mine").mkdir()
+    (workplace / "mine" / "README.md").write_text("# My thesis\n", encoding="utf-8")
+    line = refused("--export-dir", "mine", "--data", "nowhere")
+    assert line.startswith("--export-dir mine: the README.md there was not written by an export")
 
 
 def test_an_unwritable_folder_is_one_line(refused, data):
@@ -195,22 +208,48 @@ def test_sigterm_before_the_first_step(workers, status, monkeypatch, capsys):
     assert "the same command goes on" in capsys.readouterr().err
 
 
+@pytest.fixture
+def as_one_of(monkeypatch, workplace):
+    """A function: trains as a worker, with all but a made-up ``run`` left out."""
+
+    def train(index: int, workers: int, run, interrupted: bool = False) -> int:
+        training = SimpleNamespace(finished=lambda: False, run=run, interrupted=interrupted)
+        monkeypatch.setattr(command, "_checked_shards", lambda *_, **__: None)
+        monkeypatch.setattr(command, "_start_devices", lambda _: None)
+        monkeypatch.setattr(command, "_set_up", lambda *_: training)
+        monkeypatch.setattr(command, "note_data", lambda *_: None)
+        as_worker(monkeypatch, index, workers)
+        return command.train(make_config("demo"), workplace / "run", workplace / "models")
+
+    return train
+
+
 @pytest.mark.parametrize(
     ("finished", "interrupted", "status"),
     [(False, False, 143), (False, True, 130), (True, True, 0), (True, False, 0)],
 )
-def test_a_worker_that_has_steps_left_does_not_end_with_0(
-    finished, interrupted, status, monkeypatch, workplace
-):
+def test_a_worker_that_has_steps_left_does_not_end_with_0(finished, interrupted, status, as_one_of):
     """Whichever worker got the signal: else Kubernetes would take the run to be finished."""
-    training = SimpleNamespace(
-        finished=lambda: False, run=lambda: finished, interrupted=interrupted
+    assert as_one_of(1, 2, lambda: finished, interrupted) == status
+
+
+def unreachable() -> bool:
+    raise tf.errors.UnavailableError(None, None, "Socket closed\nand more")
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_the_end_of_another_worker_is_one_line(index, as_one_of):
+    with pytest.raises(UserError) as caught:
+        as_one_of(index, 2, unreachable)
+    assert str(caught.value) == (
+        f"worker {index}: another worker has ended or cannot be reached (Socket closed); start all "
+        "workers again with the same command, and they go on from the last checkpoint"
     )
-    monkeypatch.setattr(command, "_checked_shards", lambda *_, **__: None)
-    monkeypatch.setattr(command, "_start_devices", lambda _: None)
-    monkeypatch.setattr(command, "_set_up", lambda *_: training)
-    as_worker(monkeypatch, 1)
-    assert command.train(make_config("demo"), workplace / "run", workplace / "models") == status
+
+
+def test_of_one_worker_alone_no_other_is_blamed(as_one_of):
+    with pytest.raises(tf.errors.UnavailableError, match="and more"):
+        as_one_of(0, 1, unreachable)
 
 
 # --- Closing lines -------------------------------------------------------------------------------
@@ -346,15 +385,6 @@ def test_a_worker_refuses_what_its_chief_refuses_and_waits_for_nobody(
         change = {"data": str(workplace / "shards")}
     with pytest.raises(UserError, match=r"other settings|does not hold the pictures that"):
         command.train(config.replace(**change), workplace / "run", workplace / "models")
-
-
-def test_a_missing_package_is_one_line(capsys):
-    def main(_argv):
-        raise ModuleNotFoundError("No module named 'tensorflow'", name="tensorflow")
-
-    with pytest.raises(SystemExit, match="2"):
-        run_command(main)
-    assert "error: tensorflow is not installed for " in capsys.readouterr().err
 
 
 def test_a_teacher_that_is_none_is_found_before_packing(refused, data):

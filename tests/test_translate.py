@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -197,6 +198,15 @@ def test_size_and_side_by_side(command, folder, tmp_path):
     both = load(out / "a.png").astype(int)
     assert both.shape == (8, 16, 3)
     np.testing.assert_array_equal(both[:, :8] + both[:, 8:], np.full((8, 8, 3), 255))
+
+
+def test_direction_and_weights_are_those_of_the_model(command, folder, tmp_path, monkeypatch):
+    asked = []
+    inverting = translator.load()
+    monkeypatch.setattr(translator, "load", lambda *model: asked.append(model) or inverting)
+    flags = ["--direction", "ba", "--weights", "best"]
+    assert command(folder / "a.png", "--output", tmp_path / "out", *flags)[0] == 0
+    assert asked == [(Path("any"), "ba", "best")]
 
 
 def test_the_largest_size_is_that_of_the_largest_square():

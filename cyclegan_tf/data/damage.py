@@ -209,9 +209,17 @@ def _filled(records: list[bytes | None], spare: bytes) -> list[bytes]:
 
 def _left_out(folder: Path) -> list[Damage]:
     try:
-        entries = json.loads((folder / _LIST).read_text(encoding="utf-8"))
-        return [Damage(**entry) for entry in entries]
+        return _parsed((folder / _LIST).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{folder / _LIST}: cannot be read ({error}); delete {folder}") from None
+
+
+def _parsed(text: str) -> list[Damage]:
+    entries = json.loads(text)
+    found = [Damage(**entry) for entry in entries]
+    kinds = [[type(value) for value in asdict(damage).values()] for damage in found]
+    if type(entries) is not list or any(kind != [str, int, str] for kind in kinds):
+        raise ValueError("does not list broken records")
+    return found

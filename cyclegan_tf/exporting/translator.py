@@ -182,12 +182,13 @@ def _from_saved_model(path: Path) -> Translator:
     try:
         module = tf.saved_model.load(str(path))
     except Exception as error:  # On damaged files, TensorFlow raises nearly anything.
-        raise UserError(f"{path}: cannot be loaded ({error})") from error
+        raise UserError(f"{path}: cannot be loaded ({first_line(error)})") from error
     example = np.zeros([1, 16, 12, 3], np.uint8)
     try:
         result = module(example).numpy()
     except Exception as error:  # Whatever someone else's model may do with it.
-        raise UserError(f"{path}: was not written by cyclegan_tf.export ({error})") from error
+        reason = first_line(error)
+        raise UserError(f"{path}: was not written by cyclegan_tf.export ({reason})") from error
     if (result.dtype, result.shape) != (example.dtype, example.shape):
         raise UserError(f"{path}: was not written by cyclegan_tf.export (gives other pictures)")
     return Translator(_through_tensorflow(module))

@@ -156,3 +156,20 @@ def test_a_split_without_a_sound_record_and_a_shard_that_is_gone_are_named(shard
     path.unlink()
     with pytest.raises(UserError, match=f"{path}: is missing"):
         mend(shards, 100)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "{}", "null", "[1]", "[" * 100_000, '{"step": "x"}', '[{"record": 1}]'),
+        '[{"shard": [], "record": 0, "reason": ""}]',
+    ],
+)
+def test_a_damaged_list_of_broken_records_is_refused_in_one_line(shards, text):
+    place = shards.mended / "left_out.json"
+    place.parent.mkdir(parents=True)
+    place.write_text(text, encoding="utf-8")
+    with pytest.raises(UserError) as refused:
+        mend(shards, 5)
+    assert str(refused.value).startswith(f"{place}: cannot be read (")
+    assert str(refused.value).endswith(f"; delete {shards.mended}")

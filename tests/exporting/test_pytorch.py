@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import pickle
-import subprocess
 import sys
-import zipfile
 from collections import OrderedDict
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from cyclegan_tf import import_pytorch
+from cyclegan_tf import export, import_pytorch
 from cyclegan_tf.config import Config
 from cyclegan_tf.data.pipeline import to_pixels, to_range
 from cyclegan_tf.errors import UserError
+from cyclegan_tf.exporting import tflite
 from cyclegan_tf.exporting.pytorch import export_pytorch
 from cyclegan_tf.exporting.translator import load
 from cyclegan_tf.torch_file import read_tensors
@@ -184,6 +181,12 @@ def test_two_imports_into_one_run_do_not_meet(tmp_path):
     take(tmp_path / "net.pth", tmp_path / "run")
 
 
+def test_an_unknown_direction_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="--direction up: must be one of ab, ba"):
+        take(tmp_path / "not looked at.pth", tmp_path / "run", "--direction", "up")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
     torch.save(state_of(widened(reference.generator(2, 1))), tmp_path / "net.pth")
 
@@ -216,100 +219,6 @@ def test_a_run_can_start_from_an_import_but_not_go_on(tmp_path, new_training, ti
         np.testing.assert_array_equal(weight.numpy(), same)
     with pytest.raises(UserError, match=r"run: holds generators alone, as an import does"):
         Checkpoints(state, tmp_path / "run", 3).restore_latest()
-
-
-def test_neither_pytorch_nor_a_pickle_is_run(tmp_path):
-    network = widened(reference.generator(2, 6))
-    torch.save(state_of(network), tmp_path / "net.pth")
-    code = (
-        "import sys; sys.modules['torch'] = None\n"
-        "from cyclegan_tf.torch_file import read_tensors\n"
-        "assert len(read_tensors(sys.argv[1])) == 36\n"
-        "assert 'tensorflow' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path / "net.pth")], check=True)
-
-
-class Harmful:
-    """Makes a folder when it is unpickled."""
-
-    def __init__(self, folder) -> None:
-        self.folder = folder
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.folder),)
-
-
-@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "pickles"])
-def test_what_is_pickled_is_not_run(legacy, tmp_path):
-    state = {"model.1.weight": torch.zeros(2), "x": Harmful(tmp_path / "made")}
-    torch.save(state, tmp_path / "net.pth", _use_new_zipfile_serialization=not legacy)
-    with pytest.raises(UserError, match=r"net.pth: holds (posix|nt)\.mkdir, not only tensors"):
-        read_tensors(tmp_path / "net.pth")
-    assert not (tmp_path / "made").exists()
-
-
-def test_whole_networks_are_refused(tmp_path):
-    torch.save(reference.generator(2, 6), tmp_path / "net.pth")
-    with pytest.raises(UserError, match=r"save it anew with torch.save\(network.state_dict"):
-        read_tensors(tmp_path / "net.pth")
-
-
-def test_tensors_keep_type_and_strides(tmp_path):
-    right = {
-        "transposed": torch.arange(6.0).reshape(2, 3).t(),
-        "part": torch.arange(10)[3:7],
-        "half": torch.tensor([0.5, -1.5], dtype=torch.float16),
-        "parameter": nn.Parameter(torch.tensor([1.0])),
-        "none": torch.zeros(0, 3),
-        "scalar": torch.tensor(3),
-    }
-    for legacy in (False, True):
-        torch.save(right, tmp_path / "t.pth", _use_new_zipfile_serialization=not legacy)
-        found = read_tensors(tmp_path / "t.pth")
-        assert list(found) == list(right)
-        for name, tensor in right.items():
-            expected = tensor.detach().numpy()
-            assert found[name].dtype == expected.dtype
-            np.testing.assert_array_equal(found[name], expected)
-
-
-@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "pickles"])
-def test_damaged_files_are_refused_in_one_line(legacy, tmp_path):
-    torch.save(
-        state_of(reference.generator(1, 1)),
-        tmp_path / "net.pth",
-        _use_new_zipfile_serialization=not legacy,
-    )
-    whole = (tmp_path / "net.pth").read_bytes()
-    random = np.random.default_rng(0)
-    refused = 0
-    for number in range(150):
-        damaged = bytearray(whole)
-        if number % 3 == 0:
-            del damaged[int(random.integers(0, len(whole))) :]
-        for place in random.integers(0, len(damaged) or 1, 20 if damaged else 0):
-            damaged[place] = random.integers(0, 256)
-        (tmp_path / "net.pth").write_bytes(damaged)
-        try:
-            read_tensors(tmp_path / "net.pth")
-        except UserError as error:
-            refused += 1
-            assert str(error).startswith(f"{tmp_path / 'net.pth'}: ")
-    assert refused > 50
-
-
-def test_a_tensor_beyond_its_storage_is_refused(tmp_path):
-    torch.save({"x": torch.arange(6.0).reshape(2, 3)}, tmp_path / "net.pth")
-    with zipfile.ZipFile(tmp_path / "net.pth") as archive:
-        entries = {name: archive.read(name) for name in archive.namelist()}
-    (storage,) = (name for name in entries if "/data/" in name)
-    entries[storage] = entries[storage][:-4]
-    with zipfile.ZipFile(tmp_path / "net.pth", "w") as archive:
-        for name, content in entries.items():
-            archive.writestr(name, content)
-    with pytest.raises(UserError, match="a tensor ends behind the file"):
-        read_tensors(tmp_path / "net.pth")
 
 
 def unlike(change):
@@ -351,21 +260,17 @@ def test_other_networks_are_refused(state, message, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_files_that_are_none_of_pytorchs(tmp_path):
-    (tmp_path / "text.pth").write_text("hello")
-    (tmp_path / "list.pth").write_bytes(pickle.dumps([1, 2]))
-    with zipfile.ZipFile(tmp_path / "zip.pth", "w") as archive:
-        archive.writestr("a.txt", "a")
-    for name in ("text.pth", "list.pth", "zip.pth", "missing.pth"):
-        with pytest.raises(UserError, match=f"{name}: (is no PyTorch file|cannot be read)"):
-            read_tensors(tmp_path / name)
+def exported(run_dir, output, *flags) -> int:
+    """The status of the export command."""
+    return export.main(["--run-dir", str(run_dir), "--output", str(output), *flags])
 
 
-def test_an_exported_file_fits_the_authors_network(tiny_config, tmp_path):
+def test_an_exported_file_fits_the_authors_network(tiny_config, tmp_path, capsys):
     config = tiny_config(generator_blocks=6, generator_dropout=0.5)
     run_dir = make_run(tmp_path / "run", config)
-    paths = export_pytorch(run_dir, tmp_path / "out")
-    assert [path.name for path in paths] == ["latest_net_G_A.pth", "latest_net_G_B.pth"]
+    assert exported(run_dir, tmp_path / "out", "--format", "pytorch") == 0
+    paths = [tmp_path / "out" / f"latest_net_G_{name}.pth" for name in "AB"]
+    assert capsys.readouterr().out.splitlines() == [str(path) for path in paths]
     images = pixels(16, 16)[None]
     for path, direction in zip(paths, ("ab", "ba")):
         network = nn.ModuleDict({"model": reference.generator(2, 6, dropout=True)}).eval()
@@ -392,3 +297,40 @@ def test_generators_that_the_authors_code_lacks(tiny_config, tmp_path):
     for text in ("--generator-upsampling resize", "--generator-separable True", "4 residual"):
         assert text in str(error.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_without_pytorch_nothing_is_written_for_it(tiny_config, tmp_path, monkeypatch):
+    create_run_directory(tmp_path / "run", tiny_config(generator_blocks=6))
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(UserError, match="--format pytorch needs PyTorch: pip install torch"):
+        exported(tmp_path / "run", tmp_path / "out", "--format", "pytorch")
+    assert not (tmp_path / "out").exists()
+
+
+# --- Pictures to calibrate with ------------------------------------------------------------------
+
+
+@pytest.fixture
+def unconverted(monkeypatch):
+    """In place of the conversion, an error that tells of which pictures it would be."""
+    pytest.importorskip("ai_edge_litert")
+
+    def convert(generator, size, quantize, is_uint8, calibration=None):
+        raise RuntimeError(f"{quantize} with {np.shape(calibration)}")
+
+    monkeypatch.setattr(tflite, "convert", convert)
+
+
+def test_int8_of_an_import_without_pictures_is_refused_before_any_conversion(tmp_path, unconverted):
+    torch.save(state_of(reference.generator(2, 1)), tmp_path / "net.pth")
+    take(tmp_path / "net.pth", tmp_path / "run")
+    message = r"--data: is needed, as .*run was imported without; name pictures like those"
+    with pytest.raises(UserError, match=message):
+        exported(tmp_path / "run", tmp_path, "--format", "tflite", "--quantize", "none", "int8")
+
+
+def test_int8_of_an_import_is_calibrated_with_its_data(tmp_path, unconverted, shards):
+    torch.save(state_of(reference.generator(2, 1)), tmp_path / "net.pth")
+    take(tmp_path / "net.pth", tmp_path / "run", "--data", str(shards), "--image-size", "32")
+    with pytest.raises(RuntimeError, match=r"int8 with \(12, 32, 32, 3\)"):
+        exported(tmp_path / "run", tmp_path, "--format", "tflite", "--quantize", "int8")

@@ -15,6 +15,8 @@ import tensorflow as tf
 from flatbuffers import number_types
 from flatbuffers.table import Table
 
+import cyclegan_tf
+from cyclegan_tf import export
 from cyclegan_tf.config import Config
 from cyclegan_tf.data.shards import Shards
 from cyclegan_tf.errors import UserError
@@ -31,6 +33,7 @@ from cyclegan_tf.exporting.tflite import (
 from cyclegan_tf.exporting.tflite_metadata import Description, add_metadata, metadata_bytes
 from cyclegan_tf.models.generator import build_generator
 from cyclegan_tf.presets import make_config
+from cyclegan_tf.training.checkpoints import load_generators
 from tests.exporting.helpers import distinct_generators, pixels
 
 pytest.importorskip("ai_edge_litert")
@@ -212,15 +215,31 @@ def test_a_model_of_other_shape_or_type_is_refused(shape, dtype, tmp_path):
 # --- A run's file --------------------------------------------------------------------------------
 
 
-def test_a_runs_file_has_a_speed(run_dir, tmp_path):
-    (export,) = export_tflite(run_dir, tmp_path, ["ba"], TfliteOptions(image_size=32))
-    assert export.path == tmp_path / "ba_32_none.tflite"
-    assert export.path.stat().st_size == export.size
-    assert export.parity.largest <= 1
-    speed = measure_in_new_process(export.path, threads=1)
-    assert 0 < speed.seconds < 10
-    # A process that had loaded TensorFlow would hold hundreds of megabytes.
-    assert speed.peak_megabytes is None or 0 < speed.peak_megabytes < 60
+def test_a_float_file_of_the_command_translates_as_keras_and_has_a_speed(
+    run_dir, shards, tmp_path, monkeypatch, capsys
+):
+    speeds = []
+    monkeypatch.setattr(
+        litert,
+        "measure_in_new_process",
+        lambda *file: speeds.append(measure_in_new_process(*file)) or speeds[-1],
+    )
+    flags = ["--format", "tflite", "--io", "float32", "--direction", "ba", "--image-size", "32"]
+    flags += ["--run-dir", str(run_dir), "--data", str(shards), "--output", str(tmp_path)]
+    assert export.main(flags) == 0
+    path = tmp_path / "ba_32_none_float_io.tflite"
+    row = capsys.readouterr().out.splitlines()[1].split()
+    assert row[:2] == [str(path), f"{path.stat().st_size / 1e6:.2f}"]
+    generator = load_generators(run_dir, Config.load(run_dir), image_size=32).ba
+    model, picture = cyclegan_tf.load(path), pixels(32, 32)[None]
+    assert model.translate(picture).std() > 1  # with something to compare
+    parity = compare(model, generator, picture)
+    assert max(parity.largest, int(row[2])) <= 1
+    assert len(speeds) == 2
+    for speed in speeds:
+        assert 0 < speed.seconds < 10
+        # A process that had loaded TensorFlow would hold hundreds of megabytes.
+        assert speed.peak_megabytes is None or 0 < speed.peak_megabytes < 60
 
 
 def test_damaged_shards_are_read_as_the_run_has_mended_them(run_dir, shards, tmp_path):

@@ -8,18 +8,25 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 import cyclegan_tf
-from cyclegan_tf.config import Config
+from cyclegan_tf import export, import_pytorch
+from cyclegan_tf.config import WEIGHTS, Config
 from cyclegan_tf.data.pipeline import to_pixels, to_range
 from cyclegan_tf.errors import UserError
+from cyclegan_tf.exporting import litert
 from cyclegan_tf.exporting.pictures import BadFile, read_picture
 from cyclegan_tf.exporting.saved_model import save_generator
 from cyclegan_tf.exporting.tflite import convert
 from cyclegan_tf.exporting.translator import Translator
-from cyclegan_tf.training.checkpoints import load_generators
+from cyclegan_tf.training.checkpoints import Checkpoints, load_generators
+from cyclegan_tf.training.run_directory import create_run_directory
+from cyclegan_tf.training.state import TrainingState
 from tests.exporting.helpers import pixels
+
+PICTURE = pixels(16, 16)[None]
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +46,13 @@ def models(run_dir, tmp_path_factory):
 def expected(run_dir):
     """A function: what Keras makes of uint8 [batch, height, width, 3]."""
     generator = load_generators(run_dir, Config.load(run_dir)).ab
+    return lambda pictures: through(generator, pictures)
 
-    def translate(pictures):
-        images = to_range(pictures.astype(np.float32))
-        return to_pixels(generator(images, training=False)).numpy()
 
-    return translate
+def through(generator, pictures):
+    """What a generator of Keras makes of uint8 [batch, height, width, 3]."""
+    images = to_range(pictures.astype(np.float32))
+    return to_pixels(generator(images, training=False)).numpy()
 
 
 @pytest.mark.parametrize("kind", ["run", "saved_model", "tflite"])
@@ -88,6 +96,59 @@ def test_directions_differ(run_dir):
     ]
     assert np.any(outputs[0] != outputs[1])
     np.testing.assert_array_equal(cyclegan_tf.load(run_dir).translate(picture), outputs[0])
+
+
+@pytest.fixture(scope="module")
+def weighed(tmp_path_factory, tiny_config, mirrored, shards):
+    """A run, and by weights what A to B makes of ``PICTURE``: the best ones are of its step 1."""
+    run_dir, expected = tmp_path_factory.mktemp("weighed"), {}
+    config = tiny_config(average=0.9, generator_blocks=6, data=str(shards))
+    create_run_directory(run_dir, config)
+    state = TrainingState(config, mirrored(), "float32")
+    checkpoints = Checkpoints(state, run_dir, keep=1)
+    for step, name in ((1, "best"), (2, "average")):
+        state.step.assign(step)
+        for weight in state.average_variables():
+            weight.assign(tf.random.stateless_normal(weight.shape, [step, 0], stddev=0.1))
+        expected[name] = through(state.averages.ab, PICTURE)
+        checkpoints.save()
+        if name == "best":
+            checkpoints.mark_best()
+    return run_dir, {**expected, "last": through(state.generators.ab, PICTURE)}
+
+
+@pytest.fixture
+def opened(weighed, tmp_path, monkeypatch):
+    """A function: the run with some weights, itself or as the command has exported it."""
+    monkeypatch.setattr(litert, "measure_in_new_process", lambda *_: litert.Speed(1.0, 1.0))
+
+    def open_as(kind, weights):
+        if kind == "run":
+            return cyclegan_tf.load(weighed[0], weights=weights)
+        flags = ["--run-dir", str(weighed[0]), "--output", str(tmp_path), "--direction", "ab"]
+        assert export.main([*flags, "--format", kind, "--weights", weights]) == 0
+        if kind == "pytorch":  # and back again, to translate with it
+            file, path = tmp_path / "latest_net_G_A.pth", tmp_path / "imported"
+            assert import_pytorch.main([str(file), "--output", str(path)]) == 0
+            return cyclegan_tf.load(path)
+        return cyclegan_tf.load(tmp_path / "ab_16_none.tflite" if kind == "tflite" else tmp_path)
+
+    return open_as
+
+
+@pytest.mark.parametrize(
+    ("kind", "weights"),
+    [
+        *[("run", weights) for weights in WEIGHTS],
+        # An export that forgot the flag would hold the newest averages.
+        *[(kind, w) for kind in ("saved_model", "tflite", "pytorch") for w in ("last", "best")],
+    ],
+)
+def test_the_weights_asked_for_are_those_that_translate(kind, weights, weighed, opened):
+    pytest.importorskip({"tflite": "ai_edge_litert", "pytorch": "torch"}.get(kind, "numpy"))
+    translated = opened(kind, weights).translate(PICTURE).astype(int)
+    same = [name for name, right in weighed[1].items() if np.abs(translated - right).max() <= 1]
+    assert same == [weights]
 
 
 @pytest.fixture
@@ -157,6 +218,8 @@ def test_what_is_no_model(tmp_path, run_dir, models):
         (models["tflite"], "ba"): "holds one direction only",
         (models["saved_model"], "ba"): "holds no run",
         (tmp_path, "ab"): "holds no run",
+        (models["saved_model"], None, "last"): "--weights last: .*served is no run; leave it out",
+        (run_dir, None, "mean"): "--weights mean: must be one of last, best, average",
     }
     for arguments, message in cases.items():
         with pytest.raises(UserError, match=message):

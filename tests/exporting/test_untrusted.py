@@ -156,9 +156,20 @@ def test_what_only_counts_is_taken(tmp_path):
     assert load(folder).translate_batch(tf.zeros([1, 9, 9, 3], tf.uint8).numpy()).min() == 255
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff" * 100])
-def test_a_damaged_model_is_one_line(content, tmp_path):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", "must be one graph in TensorFlow 2's"), (b"\xff" * 100, "cannot be read")],
+    ids=["empty", "noise"],
+)
+def test_a_damaged_model_is_one_line(content, message, tmp_path):
     folder = save(lambda images: images, tmp_path / "model")
     (folder / "saved_model.pb").write_bytes(content)
-    with pytest.raises(UserError, match=r"saved_model\.pb|cannot be loaded"):
+    with pytest.raises(UserError, match=rf"saved_model\.pb: {message}"):
+        load(folder)
+
+
+def test_a_model_without_its_weights_cannot_be_loaded(tmp_path):
+    folder = save(lambda images: images, tmp_path / "model")
+    (folder / "variables" / "variables.index").unlink()
+    with pytest.raises(UserError, match=r"model: cannot be loaded \("):
         load(folder)

@@ -11,6 +11,7 @@ from cyclegan_tf.models import layers
 from cyclegan_tf.models.generator import build_generator
 from cyclegan_tf.models.layers import InstanceNormalization, precision_scope
 from cyclegan_tf.presets import make_config
+from tests.exporting.helpers import distinct_generators
 
 AUTHORS_PARAMETERS = 11_378_179  # of the 9-block generator, counted in the authors' PyTorch code
 CANCELLED_BIASES = 5_248  # in it, those before an instance norm, which takes them out again
@@ -43,15 +44,15 @@ def test_paper_has_six_blocks_up_to_128_pixels_and_nine_above(size, blocks):
 
 
 @pytest.mark.parametrize("size", [8, 12, 20, 36])
-def test_every_preset_translates_any_side_divisible_by_4(preset, size, tiny_config, pictures):
-    generator = build_generator(
-        tiny_config(preset, generator_blocks=1, discriminator_strided=1, image_size=size)
-    )
-    assert is_functional(generator)
-    outputs = generator(pictures(2, size))
-    assert outputs.shape == (2, size, size, 3)
-    assert outputs.dtype == tf.float32
-    assert np.abs(outputs).max() <= 1.0
+def test_every_preset_translates_any_side_divisible_by_4(size, tiny_config, pictures):
+    configs = distinct_generators(tiny_config, discriminator_strided=1, image_size=size)
+    for preset, config in configs.items():
+        generator = build_generator(config)
+        assert is_functional(generator), preset
+        outputs = generator(pictures(2, size))
+        assert outputs.shape == (2, size, size, 3), preset
+        assert outputs.dtype == tf.float32, preset
+        assert np.abs(outputs).max() <= 1.0, preset
 
 
 @pytest.mark.parametrize("size", [10, 15, 33])

@@ -161,7 +161,8 @@ def test_demo(monkeypatch, tmp_path):
 
 
 def test_tfds(tmp_path):
-    tfds = pytest.importorskip("tensorflow_datasets")
+    import tensorflow_datasets as tfds
+
     with tfds.testing.mock_data(num_examples=4):
         found = quiet_build("tfds:cycle_gan/horse2zebra", tmp_path / "out")
     assert found.source == "tfds:cycle_gan/horse2zebra"

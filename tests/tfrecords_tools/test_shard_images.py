@@ -81,6 +81,8 @@ LOSSLESS = {  # what is encoded anew as PNG: data, why, and the pixels to expect
     "TIFF": (encoded(RGB, "TIFF"), "TIFF", RGB),
     "BMP": (encoded(RGB, "BMP"), "BMP", RGB),
     "GIF": (encoded(PALETTE, "GIF"), "GIF", PALETTE),
+    "PPM": (encoded(RGB, "PPM"), "PPM", RGB),
+    "JPEG 2000": (encoded(RGB, "JPEG2000", irreversible=False), "JPEG2000", RGB),
     "animated GIF": (
         encoded(PALETTE, "GIF", save_all=True, append_images=[PALETTE.rotate(180)]),
         "GIF",
@@ -188,6 +190,13 @@ def test_cmyk_jpeg_stays_a_jpeg():
 
 def test_lossy_webp_becomes_a_jpeg():
     assert prepare(encoded(RGB, "WEBP", quality=80)).data.startswith(b"\xff\xd8\xff")
+
+
+def test_avif_becomes_a_jpeg():
+    made = prepare(encoded(RGB, "AVIF", quality=100, subsampling="4:4:4"))
+    assert made.change == "AVIF"
+    assert made.data.startswith(b"\xff\xd8\xff")
+    assert np.abs(decoded(made) - np.asarray(RGB).astype(int)).mean() < 4
 
 
 def test_shrinking():

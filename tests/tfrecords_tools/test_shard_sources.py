@@ -236,12 +236,10 @@ def test_demo_fingerprint_is_that_of_its_code(monkeypatch, tmp_path):
 
 @pytest.fixture
 def tfds():
-    module = pytest.importorskip("tensorflow_datasets")
-    try:
-        with module.testing.mock_data(num_examples=3):
-            yield module
-    except ImportError as error:
-        pytest.skip(f"tensorflow-datasets cannot be imported: {error}")
+    import tensorflow_datasets
+
+    with tensorflow_datasets.testing.mock_data(num_examples=3):
+        yield tensorflow_datasets
 
 
 def test_tfds(tfds):

@@ -54,14 +54,13 @@ def contrast_by_hand(step, source: tf.Tensor, result: tf.Tensor) -> tf.Tensor:
     return total / len(points[0])
 
 
-@pytest.mark.parametrize("identity", [0.5, 0.0])
-def test_the_generator_gets_the_gradient_of_every_term(
-    identity, tiny_config, new_training, pictures
+@pytest.mark.parametrize(("identity", "kind"), [(0.5, "least_squares"), (0.0, "vanilla")])
+def test_the_generator_gets_the_gradient_of_every_term_by_its_weight(
+    identity, kind, tiny_config, new_training, pictures
 ):
-    config = tiny_config(
-        "cut", generator_blocks=4, contrast_patches=16**2, contrast_identity=identity
-    )
-    step = new_training(config)
+    contrast = {"weight": 2.0, "identity": identity, "patches": 16**2}
+    settings = {f"contrast_{name}": value for name, value in contrast.items()}
+    step = new_training(tiny_config("cut", generator_blocks=4, gan_loss=kind, **settings))
     for model in present(step.state.networks).values():
         model.set_weights([10 * weight for weight in model.get_weights()])
     real_a, real_b = tf.constant(pictures(2)), tf.constant(pictures(2, seed=1))
@@ -75,14 +74,14 @@ def test_the_generator_gets_the_gradient_of_every_term(
         made = generator(real_a, training=True)
         decision = step.state.networks.discriminator_b(made, training=True)
         terms = {
-            "generator_ab": tf.reduce_mean((decision - 1.0) ** 2),
+            "generator_ab": losses.generator_loss(kind, decision),
             "contrast_a": contrast_by_hand(step, real_a, made),
         }
-        loss = terms["generator_ab"] + terms["contrast_a"]
+        loss = terms["generator_ab"] + 2.0 * terms["contrast_a"]
         if identity:
             kept = generator(real_b, training=True)
             terms["contrast_b"] = contrast_by_hand(step, real_b, kept)
-            loss += identity * terms["contrast_b"]
+            loss += 2.0 * identity * terms["contrast_b"]
     np.testing.assert_allclose(fake_b, made, atol=1e-5)
     assert {name: float(value) for name, value in metrics.items()} == pytest.approx(
         {name: float(value) for name, value in terms.items()}, rel=1e-4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -20,8 +21,6 @@ from cyclegan_tf.training.devices import (
     resolve_winograd,
 )
 from tests.tiny import pack_charts
-
-ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture
@@ -130,6 +129,34 @@ def test_a_batch_that_the_gpus_cannot_share_is_refused(hardware):
         make_strategy(RunConfig(batch_size=3))
 
 
+@pytest.fixture
+def workers(monkeypatch):
+    """Two workers with two devices each, of which nobody is waited for."""
+    task = {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(task))
+    strategy = SimpleNamespace(num_replicas_in_sync=4)
+    monkeypatch.setattr(tf.distribute, "MultiWorkerMirroredStrategy", lambda: strategy)
+    return strategy
+
+
+@pytest.mark.parametrize("replicas", [0, 4])
+def test_workers_train_on_all_their_devices(workers, replicas):
+    assert make_strategy(RunConfig(batch_size=8, replicas=replicas)) is workers
+
+
+@pytest.mark.parametrize(
+    ("batch", "replicas", "message"),
+    [
+        (8, 2, "--replicas 2: the workers of TF_CONFIG have 4 devices; leave it out"),
+        (6, 0, "--batch-size 6: must be divisible by the 4 replicas; take 4, or fewer workers"),
+    ],
+)
+def test_what_does_not_fit_the_workers_devices_is_refused(workers, batch, replicas, message):
+    with pytest.raises(UserError) as caught:
+        make_strategy(RunConfig(batch_size=batch, replicas=replicas))
+    assert str(caught.value) == message
+
+
 def test_more_virtual_devices_than_tensorflow_started_with_need_a_new_process():
     tf.constant(0.0)
     with pytest.raises(UserError, match="--replicas 3: TensorFlow has started already"):
@@ -153,7 +180,7 @@ if __name__ == "__main__":
     result = subprocess.run(
         [sys.executable, "start.py", "pictures"],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "CYCLEGAN_TF_CACHE": str(tmp_path / "cache")},
+        env={**os.environ, "CYCLEGAN_TF_CACHE": str(tmp_path / "cache")},
         capture_output=True,
         text=True,
         check=False,

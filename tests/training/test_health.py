@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from cyclegan_tf.models.networks import Networks
+from cyclegan_tf.training.examiner import Examiner
 from cyclegan_tf.training.health import (
     HealthMonitor,
     brightness_correlation,
@@ -18,6 +22,9 @@ from cyclegan_tf.training.health import (
 from tests.tiny import pack_charts
 
 TOTAL = 10_000
+# For what looks at neither networks nor pictures.
+NO_STATE = SimpleNamespace(networks=Networks(None, None, None, None))
+NO_SHARDS = SimpleNamespace(has_truth=lambda config: False)
 
 
 def good(step: int) -> dict:
@@ -131,6 +138,23 @@ def test_the_wasserstein_loss_has_no_collapse(value):
     assert complaints(run({"generator_ab": value}), TOTAL, "wasserstein") == []
 
 
+@pytest.mark.parametrize(
+    ("kind", "loss", "found"),
+    [
+        ("least_squares", 0.01, ["generator_ba"]),
+        ("vanilla", 0.01, ["generator_ba"]),
+        ("hinge", 0.01, []),
+        ("hinge", -1.2, ["generator_ba"]),
+        ("wasserstein", -1.2, []),
+    ],
+)
+def test_a_run_is_judged_by_the_loss_it_trains_with(kind, loss, found, tiny_config):
+    config = tiny_config(gan_loss=kind, gradient_penalty=10.0)
+    examiner = Examiner(config, NO_STATE, NO_SHARDS, TOTAL)
+    records = run({"generator_ba": loss})
+    assert [complaint.check for complaint in examiner.complaints(records)] == found
+
+
 def test_a_value_that_was_not_finite_silences_nothing():
     records = run({"cycle_a": 0.6})
     records[0]["cycle_a"] = None
@@ -215,6 +239,24 @@ def test_a_sure_discriminator_is_right_with_margin_one(kind, sure):
     assert measured == {"accuracy_real": 1, "accuracy_fake": 1, "margin": pytest.approx(1)}
     swapped = decision_measures(kind, fake, real)
     assert swapped == {"accuracy_real": 0, "accuracy_fake": 0, "margin": pytest.approx(-1)}
+
+
+@pytest.mark.parametrize("kind", ["least_squares", "vanilla", "hinge"])
+def test_discriminators_are_measured_by_the_loss_they_train_with(kind, tiny_config):
+    """A discriminator that returns what it is shown."""
+    monitor = HealthMonitor(tiny_config(gan_loss=kind), NO_STATE, NO_SHARDS)
+    real, fake, known = ([0.2, 0.7, 1.5], [-0.9, 0.3, -0.2], [0.8, 1.1, 2.0])
+    monitor.trained = {"a": np.array(known)}
+    found = monitor._decisions("a", tf.identity, np.array(real), np.array(fake))
+    right = decision_measures(kind, np.array(real), np.array(fake))
+    right["margin_trained"] = decision_measures(kind, np.array(known), np.array(fake))["margin"]
+    assert found == pytest.approx({f"{name}_a": value for name, value in right.items()})
+
+
+def test_the_wasserstein_loss_has_no_boundary_to_measure_by(tiny_config):
+    config = tiny_config(gan_loss="wasserstein", gradient_penalty=10.0)
+    monitor = HealthMonitor(config, NO_STATE, NO_SHARDS)
+    assert monitor._decisions("a", tf.identity, np.ones(3), np.zeros(3)) == {}
 
 
 def test_diversity_needs_pictures_to_compare(tmp_path, tiny_config, new_training):

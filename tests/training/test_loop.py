@@ -8,12 +8,15 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
 
+from cyclegan_tf.cluster import Cluster
+from cyclegan_tf.errors import UserError
 from cyclegan_tf.reporting.metrics import HEALTH_MEASURE
 from cyclegan_tf.training.checkpoints import Checkpoints, best_step
 from cyclegan_tf.training.examiner import Examiner
@@ -152,6 +155,21 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(tmp_path, new_run, finis
 
 def test_a_finished_run_is_found_finished(finished, new_run):
     assert new_run(finished.run_dir).finished()
+
+
+def test_fewer_pictures_than_workers_are_refused(tmp_path, monkeypatch, new_run):
+    five = SimpleNamespace(from_environment=lambda: Cluster(workers=5))
+    monkeypatch.setattr("cyclegan_tf.training.loop.Cluster", five)
+    told = r"--data demo: trainA has 4 pictures, fewer than there are workers \(5\); start fewer"
+    with pytest.raises(UserError, match=told):
+        new_run(tmp_path / "run")
+
+
+def test_a_worker_that_found_another_step_is_refused(tmp_path, monkeypatch, new_run):
+    """Zero plus another worker's three; the settings' sum stays as it is."""
+    monkeypatch.setattr(Training, "_over_workers", lambda _, value: value or 3.0)
+    with pytest.raises(UserError, match="run: worker 0 found step 0 there, another worker another"):
+        new_run(tmp_path / "run")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

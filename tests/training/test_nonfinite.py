@@ -15,6 +15,7 @@ from cyclegan_tf.training import loop
 from cyclegan_tf.training.checkpoints import steps_saved
 from cyclegan_tf.training.loop import Training
 from cyclegan_tf.training.run_directory import create_run_directory
+from cyclegan_tf.training.step import _all_finite
 from tests.tiny import pack_charts
 
 
@@ -70,6 +71,26 @@ def test_replicas_stay_equal_when_one_of_them_is_not_finite(
         one, other = (copy.numpy() for copy in step.strategy.experimental_local_results(variable))
         np.testing.assert_array_equal(one, other)
         assert np.isfinite(one).all()
+
+
+@pytest.mark.parametrize(
+    ("values", "finite"),
+    [
+        ([1e18], True),
+        ([-1e18, 1e18], True),
+        ([2e19], False),
+        ([-2e19], False),
+        ([1e18, 2e19], False),
+        ([1.7e19] * 4, False),
+        ([math.inf], False),
+        ([-math.inf], False),
+        ([math.nan], False),
+    ],
+)
+def test_a_sum_of_squares_beyond_float32_counts_as_not_finite(values, finite):
+    """Each value among others in a tensor of its own."""
+    tensors = [tf.constant([[0.0, value], [-1.0, 1.0]]) for value in values]
+    assert bool(_all_finite([tf.zeros([3]), *tensors])) is finite
 
 
 @pytest.fixture(scope="module")

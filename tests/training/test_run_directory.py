@@ -123,8 +123,7 @@ with claimed(Path(sys.argv[1])):
 def elsewhere(tmp_path):
     """Another process that has claimed tmp_path/run, and is killed in the end."""
     command = [sys.executable, "-c", CLAIM, str(tmp_path / "run")]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent.parent)}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "claimed\n"
         yield process
         process.kill()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,20 +12,30 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from cyclegan_tf.data.shards import Shards
 from cyclegan_tf.errors import UserError
 from cyclegan_tf.models.generator import build_generator
 from cyclegan_tf.models.layers import Dropout
 from cyclegan_tf.training import checkpoints
 from cyclegan_tf.training.checkpoints import (
+    BEST,
     FOLDER,
+    ROLLED_BACK,
     Checkpoints,
     best_step,
+    find_weights,
     load_generators,
     start_from,
     steps_saved,
 )
 from cyclegan_tf.training.gathering import Histories
-from cyclegan_tf.training.run_directory import DATA_FILE, check_init_from, create_run_directory
+from cyclegan_tf.training.run_directory import (
+    DATA_FILE,
+    check_data,
+    check_init_from,
+    create_run_directory,
+)
+from tfrecords_tools.manifest import Manifest
 
 # All that a state can hold: averages, dropout counters, pictures in the history.
 FULL = {"history_size": 2, "average": 0.9, "generator_blocks": 1, "batch_size": 2}
@@ -286,6 +297,109 @@ def test_what_a_checkpoint_manager_saved_is_restored(tiny_config, new_training, 
     assert Checkpoints(fresh, tmp_path, 3).restore_latest()
     for variable, value in zip(variables_of(fresh), right):
         np.testing.assert_array_equal(variable.numpy(), value)
+
+
+# --- Notes beside the checkpoints ----------------------------------------------------------------
+
+BROKEN = {
+    "empty": "",
+    "cut short": "{",
+    "a list": "[]",
+    "a text for a number": '{"step": "x"}',
+    "nested": "[" * 100_000,
+}
+
+
+def broken(**more):
+    """Parametrises a test over damaged notes, those of ``more`` among them."""
+    notes = {**BROKEN, **more}
+    return pytest.mark.parametrize("text", notes.values(), ids=notes)
+
+
+@pytest.fixture(scope="module")
+def rolling(tiny_config, new_training, tmp_path_factory):
+    """A state that can be rolled back, and a run with its steps 10 and 20; not to be written to."""
+    run_dir = tmp_path_factory.mktemp("rolling")
+    state = new_training(tiny_config(on_nonfinite="rollback")).state
+    save_twice(state, run_dir)
+    return state, run_dir
+
+
+@pytest.fixture
+def copied(rolling, tmp_path) -> Path:
+    """A copy of that run."""
+    return shutil.copytree(rolling[1], tmp_path / "run")
+
+
+def rate_factor_after(rolling, run_dir: Path, text: str) -> float:
+    """The factor that a resumed run has, with such a note of a roll-back."""
+    (run_dir / FOLDER / ROLLED_BACK).write_text(text, encoding="utf-8")
+    state, _ = rolling
+    state.rate_factor.assign(0.125)
+    assert Checkpoints(state, run_dir, 3).restore_latest()
+    assert state.steps_done() == 20
+    return float(state.rate_factor.numpy())
+
+
+@broken(fraction='{"step": 10.0}', unsaved='{"step": 30}')
+def test_a_damaged_note_of_the_best_one_names_none(text, copied, tiny_config):
+    (copied / FOLDER / BEST).write_text(text, encoding="utf-8")
+    assert best_step(copied / FOLDER) is None
+    message = refusal(find_weights, copied, tiny_config(), "best")
+    assert message.startswith(f"--weights best: {copied} was not scored while it trained")
+
+
+@broken(
+    no_factor='{"step": 20}',
+    a_text='{"step": 20, "rate_factor": "half"}',
+    too_much='{"step": 20, "rate_factor": 2.0}',
+    not_a_number='{"step": 20, "rate_factor": NaN}',
+)
+def test_a_damaged_note_of_a_roll_back_leaves_the_rate(text, rolling, copied):
+    assert rate_factor_after(rolling, copied, text) == 1.0
+
+
+@pytest.mark.parametrize(("step", "factor"), [(20, 0.5), (10, 1.0), (30, 1.0)])
+def test_a_roll_back_is_recalled_for_the_newest_step_alone(step, factor, rolling, copied):
+    note = json.dumps({"step": step, "rate_factor": 0.5})
+    assert rate_factor_after(rolling, copied, note) == factor
+
+
+@pytest.mark.parametrize(
+    ("end", "kind", "words"),
+    [
+        ("", "missing", "a file of it is missing"),
+        (".data-00000-of-00001", "flipped", "is not what was written"),
+        (".json", "cut short", "cannot be read"),
+    ],
+)
+def test_a_damaged_best_checkpoint_is_refused_and_no_other_taken(
+    end, kind, words, copied, tiny_config, capsys
+):
+    best = copied / FOLDER / "step-10"
+    (copied / FOLDER / BEST).write_text('{"step": 10}', encoding="utf-8")
+    assert find_weights(copied, tiny_config(), "best").path == str(best)
+    damage(Path(f"{best}{end or '.index'}"), kind)
+    message = refusal(find_weights, copied, tiny_config(), "best")
+    assert message == f"--weights best: {best}{end}: {words}; take last or average"
+    assert find_weights(copied, tiny_config(), "last").step == 20
+    assert capsys.readouterr().err == ""
+
+
+# --- Notes of the pictures -----------------------------------------------------------------------
+
+NO_PICTURES = Manifest(1, "none", "", False, None, None, {})
+
+
+@broken(others='{"number of pictures": []}')
+def test_a_damaged_note_of_the_pictures_is_refused_in_one_line(text, tiny_config, tmp_path):
+    (tmp_path / DATA_FILE).write_text(text, encoding="utf-8")
+    shards = Shards(tmp_path / "shards", NO_PICTURES)
+    message = refusal(check_data, tmp_path, tiny_config(), shards)
+    if text in ("", "{", BROKEN["nested"]):
+        assert message.startswith(f"{tmp_path / DATA_FILE}: cannot be read (")
+    else:  # It is JSON, and so one of other pictures.
+        assert f"does not hold the pictures that {tmp_path} has learnt from" in message
 
 
 # --- Another run's networks ----------------------------------------------------------------------
