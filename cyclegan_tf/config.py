@@ -497,11 +497,11 @@ class Config:
 
     def _check_wasserstein(self) -> None:
         if not self.losses.gradient_penalty:
-            raise UserError("--gan-loss wasserstein: needs --gradient-penalty, usually 10")
+            raise UserError("--gan-loss wasserstein: needs --gradient-penalty, usually 5")
         if self.losses.gradient_penalty_at != "interpolates":
             raise UserError(
                 "--gan-loss wasserstein: needs --gradient-penalty-at interpolates, with a "
-                "--gradient-penalty of usually 10"
+                "--gradient-penalty of usually 5"
             )
 
     def _check_one_sided(self) -> None:

@@ -101,7 +101,7 @@ def evaluate(arguments: argparse.Namespace, config: Config) -> dict:
     with readable(shards):
         evaluator = Evaluator(
             shards,
-            size,
+            config.data,
             network,
             max_images=arguments.max_images,
             paired=arguments.paired or shards.has_truth(config if is_own else Config()),

@@ -35,6 +35,16 @@ def write_atomically(path: Path, content: bytes) -> None:
     unfinished = path.with_name(f".{path.name}.{os.getpid()}-{MACHINE}")
     try:
         unfinished.write_bytes(content)
+        to_disk(unfinished)
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def to_disk(path: Path) -> None:
+    """Returns when a file's content, or a folder's names, would survive a loss of power."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -34,6 +34,7 @@ from cyclegan_tf.training.run_directory import (
     create_run_directory,
     holds_run,
     note_data,
+    with_begun_precision,
 )
 
 _DEFAULT_PRESET = "demo"
@@ -119,6 +120,7 @@ def train(config: Config, run_dir: Path, export_dir: Path) -> int:
     """
     from cyclegan_tf.exporting.serving_files import check_guides
 
+    config = with_begun_precision(config, run_dir)
     prepare_environment(in_halves=config.has_halves())
     if not Cluster.from_environment().is_chief:
         return _train_as_worker(config, run_dir)
@@ -200,7 +202,7 @@ def _train(config: Config, run_dir: Path, export_dir: Path) -> int:
         try:
             with _other_workers(), _enough_memory(config):
                 training = _set_up(config, run_dir, shards, strategy)
-                create_run_directory(run_dir, config)
+                create_run_directory(run_dir, training.config)
                 note_data(run_dir, shards)
                 finished = training.finished() or training.run()
             scores = _closing_scores(training) if finished else []
@@ -280,6 +282,8 @@ def _set_up(config: Config, run_dir: Path, shards: Shards, strategy):
 
     check_sizes(shards)
     precision, reason = resolve_precision(config.run)
+    # On another machine, "auto" might be another one.
+    config = config.replace(precision=precision)
     training = Training(config, run_dir, shards, strategy, precision)
     if Cluster.from_environment().is_chief:
         _introduce(config, run_dir, training, f"{precision} ({reason})")
@@ -327,9 +331,9 @@ def _closing_scores(training) -> list[str]:
     config, shards = training.config, training.shards
     if not shards.has_truth(config):
         return []
-    size, count = config.data.image_size, config.evaluate.images
-    evaluator = Evaluator(shards, size, None, max_images=count, paired=True)
-    scores = evaluator.evaluate(training.state.shown_generators())
+    count = config.evaluate.images
+    evaluator = Evaluator(shards, config.data, None, max_images=count, paired=True)
+    scores = evaluator.evaluate(training.state.exported_generators())
     without, protocol = evaluator.baselines()["untranslated"], evaluator.protocol()
     return [
         f"Against the truth of {protocol['pairs']} test pairs, {protocol['resize']} px:",

@@ -19,6 +19,7 @@ from cyclegan_tf.data.shards import Shards
 from cyclegan_tf.errors import UserError, run_command
 from cyclegan_tf.presets import make_config
 from cyclegan_tf.reporting.progress import Progress
+from cyclegan_tf.training import devices
 from cyclegan_tf.training.loop import Training
 from cyclegan_tf.training.mending import mended
 from cyclegan_tf.training.run_directory import create_run_directory, note_data
@@ -213,13 +214,16 @@ def as_one_of(monkeypatch, workplace):
     """A function: trains as a worker, with all but a made-up ``run`` left out."""
 
     def train(index: int, workers: int, run, interrupted: bool = False) -> int:
-        training = SimpleNamespace(finished=lambda: False, run=run, interrupted=interrupted)
+        config = make_config("demo")
+        training = SimpleNamespace(
+            config=config, finished=lambda: False, run=run, interrupted=interrupted
+        )
         monkeypatch.setattr(command, "_checked_shards", lambda *_, **__: None)
         monkeypatch.setattr(command, "_start_devices", lambda _: None)
         monkeypatch.setattr(command, "_set_up", lambda *_: training)
         monkeypatch.setattr(command, "note_data", lambda *_: None)
         as_worker(monkeypatch, index, workers)
-        return command.train(make_config("demo"), workplace / "run", workplace / "models")
+        return command.train(config, workplace / "run", workplace / "models")
 
     return train
 
@@ -333,13 +337,32 @@ def test_a_run_goes_on_only_with_the_pictures_it_has_learnt_from(
     (tmp_path / "mine").rename(tmp_path / "moved")
     moved = config.replace(data=str(tmp_path / "moved"))
     assert command.train(moved, run_dir, workplace / "models") == 0
-    assert Config.load(run_dir) == moved
+    assert Config.load(run_dir).data == moved.data
     (run_dir / "data.json").unlink()  # as in a run from before it was noted
     (tmp_path / "moved").rename(tmp_path / "mine")
     with pytest.raises(UserError, match=f"give --data {tmp_path / 'moved'}$"):
         command.train(config, run_dir, workplace / "models")
     (tmp_path / "mine").rename(tmp_path / "moved")
     assert command.train(moved, run_dir, workplace / "models") == 0
+
+
+def test_a_run_goes_on_in_the_precision_it_began_in_on_whatever_machine(
+    data, tiny_config, workplace, monkeypatch, capsys, eager
+):
+    monkeypatch.setattr(command, "_finish", lambda *_: None)
+    config = tiny_config("demo", data=str(data / "shards"), steps=2, generator_blocks=1)
+    for flags, told in (
+        ({"avx512_bf16"}, "bfloat16 (this CPU has avx512_bf16)"),
+        (set(), "bfloat16 (as set)"),
+    ):
+        monkeypatch.setattr(devices, "_cpu_flags", lambda: flags)  # noqa: B023 - called at once
+        with monkeypatch.context() as patch:
+            stop_after_the_first_call(patch)
+            command.train(config, workplace / "run", workplace / "models")
+        assert told in capsys.readouterr().out
+    with pytest.raises(UserError, match="--precision: float32, not bfloat16"):
+        other = config.replace(precision="float32")
+        command.train(other, workplace / "run", workplace / "models")
 
 
 def test_a_run_that_has_begun_no_longer_needs_what_it_started_from(

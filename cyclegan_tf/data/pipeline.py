@@ -7,12 +7,17 @@ from any step exactly.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, Callable
+
 import tensorflow as tf
 
 from cyclegan_tf.config import DataConfig
 from cyclegan_tf.data.shards import Shards
 from tfrecords_tools.paths import AnyPath
 from tfrecords_tools.schema import parse_example
+
+Example = dict[str, tf.Tensor]  # a parsed record
 
 _PARALLEL_READS = 4
 PARALLEL_DECODES = 8  # more than that outruns any step; threads are as many as the cores
@@ -70,31 +75,46 @@ def batch_names(
     cached = _is_cached(shards, config)
     names = []
     for i, split in enumerate(("trainA", "trainB")):
-        examples = _examples(shards, split, config, cached, 2 * seed + i, step * batch_size)
-        for _, example in examples.take(batch_size).as_numpy_iterator():
-            names.append(f"{split}/{example['filename'].decode(errors='replace')}")
+        # Names alone: the pictures may take all the memory that there is, and training has them.
+        found = _examples(shards, split, config, cached, 2 * seed + i, step * batch_size, _name)
+        for _, name in found.take(batch_size).as_numpy_iterator():
+            names.append(f"{split}/{name.decode(errors='replace')}")
     return names
 
 
-def test_images(shards: Shards, split: str, image_size: int, limit: int = -1) -> tf.data.Dataset:
-    """The pictures of one split in the shards' order, resized without cropping.
+def test_images(
+    shards: Shards,
+    split: str,
+    config: DataConfig,
+    limit: int = -1,
+    names: Sequence[bytes] | None = None,
+) -> tf.data.Dataset:
+    """The pictures of one split in the shards' order, as ``fit`` brings them to size.
 
     Args:
         shards: the data set.
         split: "testA", "testB", "trainA" or "trainB".
-        image_size: side to which height and width are brought.
+        config: the size, and how training comes to it.
         limit: at most so many; -1 for all.
+        names: the file names of those to take; None for all.
 
     Returns:
         (image, filename): float32 [image_size, image_size, 3] in [-1, 1] and a string.
     """
 
-    def load(example: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        pixels = resize(decode(example["image"]), (image_size, image_size))
-        return to_range(pixels), example["filename"]
+    def load(example: Example) -> tuple[tf.Tensor, tf.Tensor]:
+        return to_range(fit(decode(example["image"]), config)), _name(example)
 
-    examples = _records(shards, split).take(limit)
+    examples = _records(shards, split)
+    if names is not None:
+        examples = examples.filter(lambda example: tf.reduce_any(_name(example) == names))
+    examples = examples.take(limit)
     return examples.map(load, num_parallel_calls=PARALLEL_DECODES).with_options(_options())
+
+
+def picture_names(shards: Shards, split: str) -> list[bytes]:
+    """The file names of a split's pictures, in the shards' order."""
+    return list(_records(shards, split).map(_name).as_numpy_iterator())
 
 
 def picture_sides(shards: Shards, split: str, limit: int) -> list[int]:
@@ -182,7 +202,7 @@ def _training_stream(
     # Two workers are at the same positions at the same time, but augment differently.
     choices = seed + (shards.part[0] << 32)
 
-    def load(position: tf.Tensor, example: dict[str, tf.Tensor]) -> tf.Tensor:
+    def load(position: tf.Tensor, example: Example) -> tf.Tensor:
         return augment(decode(example["image"]), config, tf.stack([choices, position]))
 
     examples = _examples(shards, split, config, cached, seed, start)
@@ -190,17 +210,23 @@ def _training_stream(
 
 
 def _examples(
-    shards: Shards, split: str, config: DataConfig, cached: bool, seed: int, start: int
+    shards: Shards,
+    split: str,
+    config: DataConfig,
+    cached: bool,
+    seed: int,
+    start: int,
+    select: Callable[[Example], Any] = lambda example: example,
 ) -> tf.data.Dataset:
-    """Endless (position, example) of one domain, from position ``start`` on."""
+    """Endless (position, what ``select`` takes of it) of one domain, from ``start`` on."""
     count = shards.part_count(split)
-    kept = _own_records(shards, split).cache() if cached else None
+    kept = _own_records(shards, split).map(select).cache() if cached else None
 
     def one_pass(number: tf.Tensor) -> tf.data.Dataset:
         order = tf.random.stateless_uniform([], [seed, number], None, None, tf.int64)
         if kept is not None:
             return kept.shuffle(count, seed=order, reshuffle_each_iteration=False)
-        records = _own_records(shards, split, order)
+        records = _own_records(shards, split, order).map(select)
         return records.shuffle(config.shuffle_buffer, seed=order, reshuffle_each_iteration=False)
 
     passes = tf.data.Dataset.range(start // count, _PASSES).flat_map(one_pass)
@@ -219,18 +245,39 @@ def augment(pixels: tf.Tensor, config: DataConfig, seed: tf.Tensor) -> tf.Tensor
         float32 [image_size, image_size, 3] in [-1, 1].
     """
     size = config.image_size
-    pixels = _at_least(_to_load_size(pixels, config), size)
+    load = config.effective_load_size()
+    pixels = _at_least(_to_load_size(pixels, config.preprocess, load), size)
     pixels = tf.image.stateless_random_crop(pixels, [size, size, 3], seed)
     if config.flip:
         pixels = tf.image.stateless_random_flip_left_right(pixels, seed + [0, 1 << 40])
     return to_range(pixels)
 
 
-def _to_load_size(pixels: tf.Tensor, config: DataConfig) -> tf.Tensor:
-    load = config.effective_load_size()
-    if config.preprocess == "resize_and_crop":
+def fit(pixels: tf.Tensor, config: DataConfig) -> tf.Tensor:
+    """A picture to look at or to judge by, at the scale of training but without any chance.
+
+    Whole where training resizes to a square, as the authors' test does; else the middle.
+
+    Args:
+        pixels: float32 [height, width, 3] in [0, 255].
+        config: how training resizes, and the size.
+
+    Returns:
+        float32 [image_size, image_size, 3] in [0, 255].
+    """
+    size = config.image_size
+    pixels = _at_least(_to_load_size(pixels, config.preprocess, size), size)
+    return tf.image.resize_with_crop_or_pad(pixels, size, size)
+
+
+def _name(example: Example) -> tf.Tensor:
+    return example["filename"]
+
+
+def _to_load_size(pixels: tf.Tensor, preprocess: str, load: int) -> tf.Tensor:
+    if preprocess == "resize_and_crop":
         return resize(pixels, (load, load))
-    if config.preprocess == "scale_width":
+    if preprocess == "scale_width":
         height, width = tf.unstack(tf.shape(pixels)[:2])
         return resize(pixels, (tf.maximum(1, height * load // width), load))
     return pixels

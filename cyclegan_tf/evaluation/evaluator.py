@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from cyclegan_tf.config import LEAST_EVALUATED
-from cyclegan_tf.data.pipeline import test_images, to_pixels
+from cyclegan_tf.config import LEAST_EVALUATED, DataConfig
+from cyclegan_tf.data.pipeline import picture_names, test_images, to_pixels
 from cyclegan_tf.data.shards import Shards
 from cyclegan_tf.errors import UserError
 from cyclegan_tf.evaluation.features import FeatureNetwork
@@ -30,6 +30,12 @@ Scores = dict[str, float]
 
 _BATCH = 8
 _LEVELS = 127.5  # levels of 255 in a unit of [-1, 1]
+# By --preprocess, what ``pipeline.fit`` does.
+_RESIZES = {
+    "resize_and_crop": "bicubic to {}",
+    "scale_width": "bicubic to a width of {0}, the middle {0}",
+    "none": "none, the middle {}",
+}
 
 
 @dataclass
@@ -49,9 +55,10 @@ class Evaluator:
     Args:
         shards: the data set, with a test split of at least 4 pictures a domain if there is a
             feature network, and of 1 without.
-        image_size: side of the pictures.
+        data: how pictures come to size.
         network: what FID and KID are taken with; None leaves them out.
-        max_images: at most so many pictures of each domain, the first ones; 0 for all.
+        max_images: at most so many pictures of each domain, the first ones, or the pairs of the
+            first names; 0 for all.
         paired: whether to compare with the truth: pictures of equal file names show the same.
             Every one must have its partner, unless the data set is paired by itself or was mended:
             there a damaged record has its neighbour in its place, and the other pairs are compared.
@@ -64,14 +71,14 @@ class Evaluator:
     def __init__(
         self,
         shards: Shards,
-        image_size: int,
+        data: DataConfig,
         network: FeatureNetwork | None,
         *,
         max_images: int = 0,
         paired: bool = False,
         paired_flag: str = "--paired",
     ) -> None:
-        self.shards, self.image_size = shards, image_size
+        self.shards, self.data = shards, data
         self.network, self.paired = network, paired
         self.limit = max_images or -1
         self._translators: dict[tuple[int, int], Any] = {}
@@ -93,7 +100,7 @@ class Evaluator:
         return count
 
     def _check_names(self, flag: str) -> None:
-        a, b = (set(self._names[domain]) for domain in "AB")
+        a, b = (set(names) for names in self._all_names.values())
         manifest, mended = self.shards.manifest, self.shards.mended
         may_lack = manifest.paired or (mended is not None and mended.is_dir())
         if manifest.source.startswith("tfds:"):
@@ -106,19 +113,17 @@ class Evaluator:
         if a != b and not may_lack:
             name = min(a ^ b)
             there, missing = "AB" if name in a else "BA"
-            among = f" among the first {self.limit}" if self.limit > 0 else ""
             raise UserError(
                 f"{flag}: {manifest.source}: test{missing} has no {name.decode(errors='replace')}"
-                f", which test{there} has{among}; each picture needs its partner there"
+                f", which test{there} has; each picture needs its partner there"
             )
 
     def protocol(self) -> dict[str, object]:
         """What the scores depend on, for people and for JSON."""
-        size = self.image_size
         told: dict[str, object] = {
             "data": f"{self.shards.manifest.source} ({self.shards.manifest.fingerprint[:8]})",
             "pictures": f"{self.counts['A']} of testA, {self.counts['B']} of testB",
-            "resize": f"bicubic to {size}",
+            "resize": _RESIZES[self.data.preprocess].format(self.data.image_size),
         }
         if self.network:
             told["features"] = self.network.name
@@ -256,6 +261,17 @@ class Evaluator:
         return np.concatenate([self.network.features(batch) for batch in batches])
 
     @cached_property
+    def _all_names(self) -> dict[str, list[bytes]]:
+        return {domain: picture_names(self.shards, f"test{domain}") for domain in "AB"}
+
+    def _chosen(self) -> list[bytes] | None:
+        """The first names of pairs, where not all are taken: domains differ in their order."""
+        a, b = map(set, self._all_names.values()) if self.paired else (set(), set())
+        if not 0 < self.limit < max(len(a), len(b)):
+            return None
+        return sorted(a & b)[: self.limit]
+
+    @cached_property
     def _names(self) -> dict[str, list[bytes]]:
         return {domain: [name.numpy() for _, name in self._test_images[domain]] for domain in "AB"}
 
@@ -280,10 +296,11 @@ class Evaluator:
     @cached_property
     def _test_images(self) -> dict[str, tf.data.Dataset]:
         """Made once: each dataset traces functions of its own, which add up in a long training."""
-        return {domain: self._images(f"test{domain}", self.limit) for domain in "AB"}
+        chosen = self._chosen()
+        return {domain: self._images(f"test{domain}", self.limit, chosen) for domain in "AB"}
 
-    def _images(self, split: str, limit: int) -> tf.data.Dataset:
-        return test_images(self.shards, split, self.image_size, limit)
+    def _images(self, split: str, limit: int, names: list[bytes] | None = None) -> tf.data.Dataset:
+        return test_images(self.shards, split, self.data, limit, names)
 
 
 def _pixels(images: tf.data.Dataset) -> Iterator[np.ndarray]:

@@ -1,17 +1,17 @@
-"""A generator as a .tflite file for phones and browsers: built-in operations only, fixed size."""
+"""A generator as a .tflite file for phones: built-in operations only, fixed size."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
-from cyclegan_tf.config import STRIDE, Config
-from cyclegan_tf.data.pipeline import decode, resize, to_pixels, to_range
+from cyclegan_tf.config import STRIDE, Config, DataConfig
+from cyclegan_tf.data.pipeline import decode, fit, to_pixels, to_range
 from cyclegan_tf.data.shards import Shards
 from cyclegan_tf.data.sources import open_data_of, readable
 from cyclegan_tf.errors import UserError
@@ -159,6 +159,7 @@ class _Exporter:
         self, config: Config, shards: Shards, size: int, output: Path, options: TfliteOptions
     ) -> None:
         self.config, self.shards, self.size = config, shards, size
+        self.data = replace(config.data, image_size=size)
         self.output, self.options = output, options
         self._pictures: dict[tuple[str, int], np.ndarray] = {}
 
@@ -183,7 +184,7 @@ class _Exporter:
         if key not in self._pictures:
             with readable(self.shards):
                 self._pictures[key] = sample_pictures(
-                    self.shards, split, self.size, count, self.options.seed
+                    self.shards, split, self.data, count, self.options.seed
                 )
         return self._pictures[key]
 
@@ -281,11 +282,13 @@ def compare(model: LiteRtModel, generator: tf.keras.Model, pictures: np.ndarray)
     )
 
 
-def sample_pictures(shards: Shards, split: str, size: int, count: int, seed: int) -> np.ndarray:
+def sample_pictures(
+    shards: Shards, split: str, data: DataConfig, count: int, seed: int
+) -> np.ndarray:
     """``count`` pictures of a split, or all if there are fewer, chosen by ``seed``.
 
     Returns:
-        uint8 [count, size, size, 3].
+        uint8 [count, image_size, image_size, 3], brought to size as ``data`` says.
     """
     total = shards.manifest.count(split)
     chosen = np.random.default_rng(seed).choice(total, min(count, total), replace=False)
@@ -294,7 +297,7 @@ def sample_pictures(shards: Shards, split: str, size: int, count: int, seed: int
     records = records.filter(lambda place, _: tf.reduce_any(place == chosen))
 
     def load(_, serialized: tf.Tensor) -> tf.Tensor:
-        pixels = resize(decode(parse_example(serialized)["image"]), (size, size))
+        pixels = fit(decode(parse_example(serialized)["image"]), data)
         return tf.saturate_cast(tf.round(pixels), tf.uint8)
 
     return np.stack(list(records.map(load).as_numpy_iterator()))

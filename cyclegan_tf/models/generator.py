@@ -162,7 +162,9 @@ def _squeeze_excite(x, seen, filters, initializers, name):
 
     ``seen`` is ``x`` before its instance norm, after which every picture has the same means.
     """
-    weights = keras.layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_pool")(seen)
+    # TensorFlow 2.15 would sum bfloat16 numbers up in bfloat16, which stalls after some hundreds.
+    pool = keras.layers.GlobalAveragePooling2D(keepdims=True, dtype="float32", name=f"{name}_pool")
+    weights = pool(seen)
     weights = layers.Conv2D(
         max(1, filters // 16),
         1,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import sys
@@ -23,7 +22,7 @@ from tensorflow import keras
 
 from cyclegan_tf.config import Config
 from cyclegan_tf.errors import UserError
-from cyclegan_tf.files import write_atomically
+from cyclegan_tf.files import to_disk, write_atomically
 from cyclegan_tf.models.generator import build_generator
 from cyclegan_tf.models.networks import DIRECTIONS, Generators, present
 from cyclegan_tf.training.gathering import Histories
@@ -459,9 +458,9 @@ def _publish(unfinished: Path, folder: Path, step: int) -> None:
     files = {name + kind: _described(unfinished / (name + kind)) for kind in (_DATA, _INDEX)}
     (unfinished / (name + _SEAL)).write_text(json.dumps({"files": files}), encoding="utf-8")
     for kind in _FILES:
-        _to_disk(unfinished / (name + kind))
+        to_disk(unfinished / (name + kind))
         (unfinished / (name + kind)).replace(folder / (name + kind))
-    _to_disk(folder)
+    to_disk(folder)
     # Nothing here reads this file, but TensorFlow's own tools find the newest one by it.
     tf.compat.v1.train.update_checkpoint_state(str(folder), str(folder / name))
 
@@ -542,15 +541,6 @@ def _restore(checkpoint: tf.train.Checkpoint, path: str):
 
 def _reader(path: str):
     return tf.train.load_checkpoint(path)
-
-
-def _to_disk(path: Path) -> None:
-    """Returns when a file's content, or a folder's names, would survive a loss of power."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _reason(error: BaseException) -> str:

@@ -93,7 +93,7 @@ def split_cpu(config: RunConfig) -> None:
 def resolve_precision(config: RunConfig) -> tuple[str, str]:
     """The precision to compute in, "float32" or "bfloat16", and the reason in a few words."""
     if config.precision != "auto":
-        return config.precision, "as asked"
+        return config.precision, "as set"
     gpus = gpus_of(config)
     if gpus:
         capabilities = [_compute_capability(gpu) for gpu in gpus]

@@ -44,7 +44,7 @@ class Examiner:
 
     def scores(self) -> dict[str, float]:
         """The scores of both directions, by name: "mae_ab", "kid_inceptionv3_ba"."""
-        scores = self.evaluator.evaluate(self.state.shown_generators())
+        scores = self.evaluator.evaluate(self.state.exported_generators())
         return {
             f"{name}_{direction}": value
             for direction, values in scores.items()
@@ -116,7 +116,7 @@ def _evaluator(config: Config, shards: Shards) -> Evaluator | None:
         network = load_feature_network(settings.features, weights, flags="--evaluate-")
     return Evaluator(
         shards,
-        config.data.image_size,
+        config.data,
         network,
         max_images=settings.images,
         paired=paired,

@@ -103,7 +103,7 @@ class HealthMonitor:
         }
 
     def _pictures(self, split: str) -> np.ndarray:
-        return fixed_pictures(self.shards, split, self.config.data.image_size, PICTURES)
+        return fixed_pictures(self.shards, split, self.config.data, PICTURES)
 
     def measure(self) -> dict[str, float]:
         """What ``complaints`` judges, by name; "ab" and "ba" are directions, "a" and "b" domains.

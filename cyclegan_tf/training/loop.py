@@ -97,7 +97,7 @@ class Training:
             start_from(self.state, config)
         self._check_same_step()
         self.interrupted = False  # by Ctrl-C, when ``run`` comes back early
-        self.sampler = Sampler(shards, self.state.shown_generators(), config.data.image_size)
+        self.sampler = Sampler(shards, self.state.shown_generators(), config.data)
         self.examiner = Examiner(config, self.state, shards, self.total)
         self._mark_forgotten_best()
 
@@ -319,9 +319,11 @@ class Training:
             self._show(log)
         if show or evaluate:
             self._report(log, bar)
-        if done % run.checkpoint_every == 0:
+        # Weights that give no finite step would take the place of those to go back to.
+        is_sound = not self.step.nonfinite.in_row.numpy()
+        if done % run.checkpoint_every == 0 and is_sound:
             self.checkpoints.save()
-        if evaluate and self._is_best():
+        if evaluate and is_sound and self._is_best():
             self.checkpoints.save()
             if self.cluster.is_chief:
                 self.checkpoints.mark_best()

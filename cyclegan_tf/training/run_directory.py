@@ -13,7 +13,7 @@ from pathlib import Path
 from cyclegan_tf.config import Config, all_settings, flag
 from cyclegan_tf.data.shards import MENDED, Shards
 from cyclegan_tf.errors import UserError, check_local
-from cyclegan_tf.files import write_atomically
+from cyclegan_tf.files import to_disk, write_atomically
 from cyclegan_tf.locking import locked
 
 CONFIG_FILE = "config.json"
@@ -124,6 +124,17 @@ def holds_run(run_dir: Path, config: Config, flag: str = "--run-dir") -> bool:
     return False
 
 
+def with_begun_precision(config: Config, run_dir: Path) -> Config:
+    """The settings with the precision that the run began in, where they leave it to the machine.
+
+    Raises:
+        UserError: if the run's settings cannot be read.
+    """
+    if config.run.precision != "auto" or not (run_dir / CONFIG_FILE).exists():
+        return config
+    return config.replace(precision=Config.load(run_dir).run.precision)
+
+
 def check_data(run_dir: Path, config: Config, shards: Shards) -> None:
     """Changes nothing.
 
@@ -216,6 +227,7 @@ def create_run_directory(run_dir: Path, config: Config, flag: str = "--run-dir")
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         unfinished.write_text(config.to_json(), encoding="utf-8")
+        to_disk(unfinished)
         unfinished.replace(run_dir / CONFIG_FILE)
     except OSError as error:
         raise UserError(f"{flag} {run_dir}: cannot be written ({error.strerror})") from None

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from cyclegan_tf.config import DataConfig
 from cyclegan_tf.data.pipeline import test_images, to_pixels
 from cyclegan_tf.data.shards import Shards
 from cyclegan_tf.models.networks import Generators
@@ -22,13 +23,13 @@ class Sampler:
     Args:
         shards: the data set; without a test split, training pictures are shown.
         generators: what translates; their weights change between calls.
-        image_size: side of the pictures.
+        data: how pictures come to size.
     """
 
-    def __init__(self, shards: Shards, generators: Generators, image_size: int) -> None:
+    def __init__(self, shards: Shards, generators: Generators, data: DataConfig) -> None:
         self.generators = generators
         real_a, real_b = (
-            fixed_pictures(shards, shown_split(shards, domain), image_size) for domain in "AB"
+            fixed_pictures(shards, shown_split(shards, domain), data) for domain in "AB"
         )
         count = min(len(real_a), len(real_b))  # A grid has as many rows in both directions.
         self.real_a, self.real_b = real_a[:count], real_b[:count]
@@ -59,8 +60,8 @@ def shown_split(shards: Shards, domain: str, least: int = 1) -> str:
 
 
 def fixed_pictures(
-    shards: Shards, split: str, image_size: int, limit: int = PICTURES
+    shards: Shards, split: str, data: DataConfig, limit: int = PICTURES
 ) -> np.ndarray:
     """The first pictures of a split: float32 [n, size, size, 3] in [-1, 1]."""
-    pictures = test_images(shards, split, image_size, limit).map(lambda image, _name: image)
+    pictures = test_images(shards, split, data, limit).map(lambda image, _name: image)
     return np.stack(list(pictures.as_numpy_iterator()))

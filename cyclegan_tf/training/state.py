@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import tensorflow as tf
 
 from cyclegan_tf.config import Config
@@ -24,6 +26,7 @@ class TrainingState(tf.Module):
 
     def __init__(self, config: Config, strategy: tf.distribute.Strategy, precision: str) -> None:
         super().__init__(name="training_state")
+        self._config, self._precision = config, precision
         size = config.data.image_size
         by_winograd = winograd_scope(resolve_winograd(config.run))
         with strategy.scope(), precision_scope(precision), by_winograd:
@@ -83,6 +86,21 @@ class TrainingState(tf.Module):
     def shown_generators(self) -> Generators:
         """The generators to look at and to export: the averages where there are any."""
         return self.averages or self.generators
+
+    def exported_generators(self) -> Generators:
+        """Those in float32, as they are scored and exported, whatever they are trained in."""
+        shown = self.shown_generators()
+        if self._precision == "float32":
+            return shown
+        for copy, model in zip(present(self._copies).values(), present(shown).values()):
+            for variable, value in zip(trainable_variables(copy), trainable_variables(model)):
+                variable.assign(value.read_value())
+        return self._copies
+
+    @cached_property
+    def _copies(self) -> Generators:
+        """Made once, so that they are traced once."""
+        return build_generators(self._config, self._config.data.image_size)
 
 
 def replica_number() -> int:

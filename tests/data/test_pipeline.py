@@ -21,6 +21,7 @@ from cyclegan_tf.data.pipeline import (
     _examples,
     augment,
     decode,
+    fit,
     resize,
     test_images,
     to_pixels,
@@ -287,7 +288,9 @@ def test_a_png_named_jpg_and_a_grey_picture_are_trained_on(tmp_path):
 
 
 def test_test_pictures_come_whole_and_always_in_the_same_order(shards):
-    first, again = (list(test_images(shards, "testA", SIDE)) for _ in range(2))
+    first, again = (
+        list(test_images(shards, "testA", DataConfig(image_size=SIDE))) for _ in range(2)
+    )
     names = [name.numpy().decode() for _, name in first]
     assert sorted(names) == [f"{number}.png" for number in range(5)]
     assert names == [name.numpy().decode() for _, name in again]
@@ -296,8 +299,38 @@ def test_test_pictures_come_whole_and_always_in_the_same_order(shards):
         np.testing.assert_array_equal(to_pixels(image), np.asarray(chart(number)))
 
 
+@pytest.mark.parametrize(
+    ("preprocess", "width", "height", "box"),
+    [
+        ("none", 40, 30, (12, 7, 28, 23)),
+        ("none", 16, 40, (0, 12, 16, 28)),
+        ("scale_width", 16, 48, (0, 16, 16, 32)),
+    ],
+)
+def test_where_training_crops_test_pictures_are_the_middle_at_its_scale(
+    preprocess, width, height, box
+):
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.float32)
+    left, top, right, bottom = box
+    found = fit(tf.constant(pixels), DataConfig(image_size=CROP, preprocess=preprocess))
+    np.testing.assert_array_equal(found, pixels[top:bottom, left:right])
+
+
+def test_a_width_is_scaled_with_its_height_and_a_low_picture_is_enlarged():
+    wide, high = (
+        tf.tile(tf.linspace(0.0, 255.0, side)[:, None, None], [1, 32, 3]) for side in (8, 64)
+    )
+    data = DataConfig(image_size=CROP, preprocess="scale_width")
+    for pixels in (wide, high):
+        assert fit(pixels, data).shape == (CROP, CROP, 3)
+    # Of a ramp over 32 rows, the middle 16: a quarter of it is cut off at either end.
+    middle = fit(high, data)[:, 0, 0].numpy()
+    assert middle[0] == pytest.approx(0.25 * 255, abs=5)
+    assert middle[-1] == pytest.approx(0.75 * 255, abs=5)
+
+
 def test_test_pictures_are_resized_without_cropping(shards):
-    image, name = next(iter(test_images(shards, "testB", CROP)))
+    image, name = next(iter(test_images(shards, "testB", DataConfig(image_size=CROP))))
     original = chart(int(name.numpy().decode()[: -len(".png")]))
     resized = original.resize((CROP, CROP), Image.Resampling.BICUBIC)
     np.testing.assert_allclose(to_pixels(image), np.asarray(resized), atol=1)
@@ -305,7 +338,10 @@ def test_test_pictures_are_resized_without_cropping(shards):
 
 
 def test_at_most_so_many_test_pictures(shards):
-    assert [len(list(test_images(shards, "testA", CROP, limit))) for limit in (2, 9)] == [2, 5]
+    assert [len(list(test_images(shards, "testA", settings(), limit))) for limit in (2, 9)] == [
+        2,
+        5,
+    ]
 
 
 def test_pixels_survive_the_way_into_the_range_and_back():

@@ -13,6 +13,7 @@ import tensorflow as tf
 from PIL import Image
 from tensorflow import keras
 
+from cyclegan_tf.config import DataConfig
 from cyclegan_tf.data import pipeline, portraits
 from cyclegan_tf.data.damage import mend
 from cyclegan_tf.data.shards import Shards
@@ -22,8 +23,10 @@ from cyclegan_tf.evaluation.features import FeatureNetwork
 from cyclegan_tf.evaluation.metrics import frechet_distance, kernel_distance, paired_scores
 from cyclegan_tf.models.networks import Generators
 from tests.tiny import pack_charts, pack_demo, with_shards_of
+from tfrecords_tools.build import build
 
 PEOPLE, SIZE = 10, 32  # more than are translated at once
+DATA, SMALL = DataConfig(image_size=SIZE), DataConfig(image_size=16)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +93,7 @@ def keep(images: tf.Tensor, training: bool) -> tf.Tensor:
 
 
 def test_cycle_and_identity_errors_are_levels_of_each_direction(shards):
-    scores = Evaluator(shards, SIZE, None).evaluate(Generators(darker, brighter))
+    scores = Evaluator(shards, DATA, None).evaluate(Generators(darker, brighter))
     found = [
         [scores[direction][f"{kind}_error"] for kind in ("cycle", "identity")]
         for direction in ("ab", "ba")
@@ -101,7 +104,7 @@ def test_cycle_and_identity_errors_are_levels_of_each_direction(shards):
 @pytest.mark.parametrize("direction", ["ab", "ba"])
 def test_a_single_generator_is_scored_in_its_direction_alone(shards, direction):
     alone = Generators(*(darker if name == direction else None for name in ("ab", "ba")))
-    scores = Evaluator(shards, SIZE, None).evaluate(alone)
+    scores = Evaluator(shards, DATA, None).evaluate(alone)
     assert list(scores) == [direction]
     assert set(scores[direction]) == {"identity_error", "checkerboard"}  # no cycle
     np.testing.assert_allclose(scores[direction]["identity_error"], 20, rtol=1e-4)
@@ -113,7 +116,7 @@ def test_a_pattern_of_upsampling_is_seen(shards):
     def spoil(images: tf.Tensor, training: bool) -> tf.Tensor:
         return images + pattern[np.newaxis, :, :, np.newaxis].astype(np.float32)
 
-    evaluator = Evaluator(shards, SIZE, None)
+    evaluator = Evaluator(shards, DATA, None)
     scores, baselines = evaluator.evaluate(Generators(spoil, keep)), evaluator.baselines()
     assert scores["ab"]["checkerboard"] > 5 * baselines["untranslated"]["ab"]["checkerboard"]
     kept, real = scores["ba"]["checkerboard"], baselines["real"]["ab"]["checkerboard"]
@@ -121,7 +124,7 @@ def test_a_pattern_of_upsampling_is_seen(shards):
 
 
 def test_fid_and_kid_are_those_of_the_translated_against_the_real_target(shards, network, people):
-    scores = Evaluator(shards, SIZE, network).evaluate(Generators(darker, brighter))
+    scores = Evaluator(shards, DATA, network).evaluate(Generators(darker, brighter))
     moved = {
         "ab": np.clip(people["testA"].astype(int) - 20, 0, 255).astype(np.uint8),
         "ba": np.clip(people["testB"].astype(int) + 30, 0, 255).astype(np.uint8),
@@ -137,7 +140,7 @@ def test_fid_and_kid_are_those_of_the_translated_against_the_real_target(shards,
 
 
 def test_scores_against_the_truth_do_not_depend_on_the_order(shards, network, people):
-    scores = Evaluator(shards, SIZE, network, paired=True).evaluate(Generators(keep, keep))
+    scores = Evaluator(shards, DATA, network, paired=True).evaluate(Generators(keep, keep))
     for direction in ("ab", "ba"):
         expected = paired_scores(people["testA"], people["testB"])
         distance = network.distances(people["testA"], people["testB"]).mean()
@@ -153,7 +156,7 @@ def test_pictures_are_paired_by_name_whatever_their_order(shards, people, order)
         images.astype(np.float32) / 127.5 - 1.0 for images in (people["testA"], people["testB"])
     )
     read = with_shards_of(shards, "testB", lambda row: row[::order])
-    scores = Evaluator(read, SIZE, None, paired=True).evaluate(
+    scores = Evaluator(read, DATA, None, paired=True).evaluate(
         Generators(lookup(a, b), lookup(b, a))
     )
     for direction in ("ab", "ba"):
@@ -162,7 +165,7 @@ def test_pictures_are_paired_by_name_whatever_their_order(shards, people, order)
 
 
 def test_baselines_are_the_untranslated_and_other_real_pictures(shards, network, people):
-    evaluator = Evaluator(shards, SIZE, network, paired=True)
+    evaluator = Evaluator(shards, DATA, network, paired=True)
     kept = evaluator.evaluate(Generators(keep, keep))
     baselines = evaluator.baselines()
     for direction, target in (("ab", "B"), ("ba", "A")):
@@ -182,22 +185,22 @@ def test_real_pictures_are_as_many_as_those_whose_place_they_take(tmp_path, netw
     shards = pack_charts(tmp_path, trainA=12, trainB=12, testA=5, testB=9)
 
     def seen(split: str, limit: int) -> np.ndarray:
-        images = np.stack([image for image, _ in pipeline.test_images(shards, split, SIZE, limit)])
+        images = np.stack([image for image, _ in pipeline.test_images(shards, split, DATA, limit)])
         return network.features(pipeline.to_pixels(images))
 
-    evaluator = Evaluator(shards, SIZE, network)
+    evaluator = Evaluator(shards, DATA, network)
     assert evaluator.real_counts() == {"B": 5, "A": 9}
     real = evaluator.baselines()["real"]
     for direction, target, count in (("ab", "B", 5), ("ba", "A", 9)):
         expected = frechet_distance(seen(f"train{target}", count), seen(f"test{target}", -1))
         assert real[direction]["fid_quarters"] == pytest.approx(expected, rel=1e-3)
-    few = Evaluator(with_shards_of(shards, "trainA", lambda row: ()), SIZE, network)
+    few = Evaluator(with_shards_of(shards, "trainA", lambda row: ()), DATA, network)
     assert few.real_counts() == {"B": 5, "A": 0}
     assert set(few.baselines()["real"]["ba"]) == {"checkerboard"}
 
 
 def test_fewer_pictures_are_the_first_ones(shards, network):
-    few = Evaluator(shards, SIZE, network, max_images=5)
+    few = Evaluator(shards, DATA, network, max_images=5)
     assert few.protocol() == {
         "data": f"demo ({shards.manifest.fingerprint[:8]})",
         "pictures": "5 of testA, 5 of testB",
@@ -207,7 +210,7 @@ def test_fewer_pictures_are_the_first_ones(shards, network):
         "kid": "100 subsets of 2",
     }
     kept = few.evaluate(Generators(keep, keep))["ab"]
-    every = Evaluator(shards, SIZE, network).evaluate(Generators(keep, keep))["ab"]
+    every = Evaluator(shards, DATA, network).evaluate(Generators(keep, keep))["ab"]
     assert kept["cycle_error"] == 0.0
     assert kept["fid_quarters"] != pytest.approx(every["fid_quarters"], rel=1e-3)
 
@@ -215,30 +218,62 @@ def test_fewer_pictures_are_the_first_ones(shards, network):
 def test_too_few_pictures_are_refused(tmp_path, network):
     shards = pack_charts(tmp_path, trainA=4, trainB=4, testA=4, testB=3)
     with pytest.raises(UserError, match=r"3 test picture\(s\) of B .* at least 4 are needed"):
-        Evaluator(shards, 16, network)
-    assert Evaluator(shards, 16, None).protocol()["pictures"] == "4 of testA, 3 of testB"
+        Evaluator(shards, SMALL, network)
+    assert Evaluator(shards, SMALL, None).protocol()["pictures"] == "4 of testA, 3 of testB"
 
 
 def test_places_of_a_tfds_data_set_are_no_names_of_pairs(tmp_path):
     shards = pack_charts(tmp_path, trainA=4, trainB=4, testA=4, testB=4)
     manifest = dataclasses.replace(shards.manifest, source="tfds:cycle_gan/maps")
     shards = dataclasses.replace(shards, manifest=manifest)
-    Evaluator(shards, 16, None)
+    Evaluator(shards, SMALL, None)
     with pytest.raises(UserError, match=r"--paired: tfds:cycle_gan/maps carries no file names"):
-        Evaluator(shards, 16, None, paired=True)
+        Evaluator(shards, SMALL, None, paired=True)
 
 
 def test_pairs_with_other_names_are_refused(tmp_path):
     fewer = pack_charts(tmp_path, trainA=4, trainB=4, testA=4, testB=3)
     with pytest.raises(UserError, match=r"--paired: .*: testB has no 3\.png, which testA has"):
-        Evaluator(fewer, 16, None, paired=True)
-    words = r"--mine: .*: test[AB] has no \d\.png, which test[AB] has among the first 4; "
+        Evaluator(fewer, SMALL, None, paired=True)
+    words = r"--mine: .*: testB has no 3\.png, which testA has; "
     with pytest.raises(UserError, match=words):
-        Evaluator(fewer, 16, None, paired=True, paired_flag="--mine", max_images=4)
+        Evaluator(fewer, SMALL, None, paired=True, paired_flag="--mine", max_images=4)
     # A mended shard has a neighbour in a broken record's place.
     (tmp_path / "mended").mkdir()
     mended = dataclasses.replace(fewer, mended=tmp_path / "mended")
-    assert Evaluator(mended, 16, None, paired=True).protocol()["pairs"] == 3
+    assert Evaluator(mended, SMALL, None, paired=True).protocol()["pairs"] == 3
+
+
+def test_fewer_pairs_are_those_of_the_first_names_in_whatever_order_they_lie(tmp_path):
+    """Domains of different sizes have different numbers of shards, and so another order."""
+    both = pack_charts(tmp_path, trainA=4, trainB=4, testA=9, testB=9)
+    build(str(tmp_path / "pictures"), tmp_path / "five", shards=5, workers=1, quiet=True)
+    five = Shards.open(tmp_path / "five")
+    for split in ("trainB", "testB"):
+        for shard in five.manifest.splits[split]:
+            shutil.copy(tmp_path / "five" / shard.file, both.folder)
+    other = five.manifest.splits["testB"]
+    shards = with_shards_of(both, "testB", lambda row: other)
+    names = [pipeline.picture_names(shards, split) for split in ("testA", "testB")]
+    assert names[0] != names[1]
+    evaluator = Evaluator(shards, SMALL, None, paired=True, max_images=4)
+    assert evaluator.protocol()["pictures"] == "4 of testA, 4 of testB"
+    assert evaluator.protocol()["pairs"] == 4
+    for name in evaluator._names.values():
+        assert sorted(name) == [b"0.png", b"1.png", b"2.png", b"3.png"]
+
+
+@pytest.mark.parametrize(
+    ("preprocess", "told"),
+    [
+        ("resize_and_crop", "bicubic to 16"),
+        ("scale_width", "bicubic to a width of 16, the middle 16"),
+        ("none", "none, the middle 16"),
+    ],
+)
+def test_the_protocol_tells_how_pictures_come_to_size(shards, preprocess, told):
+    data = DataConfig(image_size=16, preprocess=preprocess)
+    assert Evaluator(shards, data, None).protocol()["resize"] == told
 
 
 def test_a_mended_record_costs_the_demo_one_pair(shards, people, tmp_path):
@@ -250,7 +285,7 @@ def test_a_mended_record_costs_the_demo_one_pair(shards, people, tmp_path):
     a, b = (
         images.astype(np.float32) / 127.5 - 1.0 for images in (people["testA"], people["testB"])
     )
-    evaluator = Evaluator(mended, SIZE, None, paired=True)
+    evaluator = Evaluator(mended, DATA, None, paired=True)
     scores = evaluator.evaluate(Generators(lookup(a, b), lookup(b, a)))
     assert evaluator.protocol()["pairs"] == PEOPLE - 1
     assert scores["ab"]["mae"] == scores["ba"]["mae"] == 0.0

@@ -17,7 +17,7 @@ from flatbuffers.table import Table
 
 import cyclegan_tf
 from cyclegan_tf import export
-from cyclegan_tf.config import Config
+from cyclegan_tf.config import Config, DataConfig
 from cyclegan_tf.data.shards import Shards
 from cyclegan_tf.errors import UserError
 from cyclegan_tf.exporting import litert, tflite
@@ -268,21 +268,23 @@ def test_peak_memory_where_the_system_tells_it(status, megabytes, monkeypatch):
 
 def test_pictures_are_chosen_by_seed(shards):
     opened = Shards.open(shards)
-    first, again = (sample_pictures(opened, "trainA", 16, 5, seed=1) for _ in range(2))
+    first, again = (
+        sample_pictures(opened, "trainA", DataConfig(image_size=16), 5, seed=1) for _ in range(2)
+    )
     np.testing.assert_array_equal(first, again)
     assert first.shape == (5, 16, 16, 3)
     assert first.dtype == np.uint8
     assert len(np.unique(first.reshape(5, -1), axis=0)) == 5
-    assert np.any(sample_pictures(opened, "trainA", 16, 5, seed=2) != first)
-    assert len(sample_pictures(opened, "testA", 16, 100, seed=0)) == 3
+    assert np.any(sample_pictures(opened, "trainA", DataConfig(image_size=16), 5, seed=2) != first)
+    assert len(sample_pictures(opened, "testA", DataConfig(image_size=16), 100, seed=0)) == 3
 
 
 def test_int8_is_calibrated_with_pictures_of_its_own_domain(run_dir, tmp_path, monkeypatch):
     asked = []
 
-    def sample(shards, split, size, count, seed):
+    def sample(shards, split, data, count, seed):
         asked.append((split, count, seed))
-        return sample_pictures(shards, split, size, count, seed)
+        return sample_pictures(shards, split, data, count, seed)
 
     monkeypatch.setattr(tflite, "sample_pictures", sample)
     export_tflite(run_dir, tmp_path, ["ba"], TfliteOptions(quantizations=["int8"], seed=7))

@@ -169,3 +169,12 @@ def test_a_saved_generator_is_the_same_again(name, tiny_config, pictures, tmp_pa
     np.testing.assert_array_equal(
         loaded(pictures(), training=True), generator(pictures(), training=True)
     )
+
+
+def test_squeeze_and_excitation_averages_large_pictures_in_float32(tiny_config):
+    """In bfloat16, a sum of many like numbers stops growing."""
+    with precision_scope("bfloat16"):
+        generator = build_generator(tiny_config(generator_squeeze_excite=True))
+    (pool, *_) = layers_of(generator, keras.layers.GlobalAveragePooling2D)
+    seen = tf.fill([1, 96, 96, 4], tf.constant(1.25, tf.bfloat16))
+    np.testing.assert_allclose(pool(seen), tf.fill([1, 1, 1, 4], 1.25), rtol=1e-4)

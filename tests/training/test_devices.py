@@ -45,7 +45,7 @@ def hardware(monkeypatch):
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_precision_that_is_asked_for_stands(hardware, precision):
     hardware((7, 0), cpu="fpu amx_bf16")
-    assert resolve_precision(RunConfig(precision=precision)) == (precision, "as asked")
+    assert resolve_precision(RunConfig(precision=precision)) == (precision, "as set")
 
 
 @pytest.mark.parametrize(

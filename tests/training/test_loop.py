@@ -16,6 +16,7 @@ import tensorflow as tf
 from PIL import Image
 
 from cyclegan_tf.cluster import Cluster
+from cyclegan_tf.config import DataConfig
 from cyclegan_tf.errors import UserError
 from cyclegan_tf.reporting.metrics import HEALTH_MEASURE
 from cyclegan_tf.training.checkpoints import Checkpoints, best_step
@@ -118,7 +119,9 @@ def test_samples_show_the_same_test_pictures_at_the_right_steps(finished, shards
         for grid in grids[1:]:
             np.testing.assert_array_equal(grid[:, :third], grids[0][:, :third])
         assert (grids[-1][:, third:] != grids[0][:, third:]).any()
-    np.testing.assert_array_equal(finished.sampler.real_a, fixed_pictures(shards, "testA", 16))
+    np.testing.assert_array_equal(
+        finished.sampler.real_a, fixed_pictures(shards, "testA", finished.config.data)
+    )
 
 
 def test_the_newest_checkpoints_are_kept(finished):
@@ -226,7 +229,7 @@ def test_means_weigh_calls_by_their_steps():
 @pytest.mark.parametrize(("test_a", "test_b", "shown"), [(3, 2, 2), (1, 4, 1), (8, 9, 6)])
 def test_both_directions_show_as_many_pictures(tmp_path, test_a, test_b, shown):
     shards = pack_charts(tmp_path, trainA=2, trainB=2, testA=test_a, testB=test_b)
-    sampler = Sampler(shards, None, 16)
+    sampler = Sampler(shards, None, DataConfig(image_size=16))
     assert sampler.real_a.shape == sampler.real_b.shape == (shown, 16, 16, 3)
 
 
@@ -236,7 +239,9 @@ def test_training_pictures_are_shown_where_there_are_no_test_pictures(shards):
     without = type(shards)(shards.folder, manifest)
     assert shown_split(shards, "B") == "testB"
     assert shown_split(without, "B") == "trainB"
-    assert len(Sampler(without, None, 16).real_b) == shards.manifest.count("trainB")
+    assert len(Sampler(without, None, DataConfig(image_size=16)).real_b) == shards.manifest.count(
+        "trainB"
+    )
 
 
 def test_the_best_checkpoint_is_that_of_the_lowest_error(tmp_path, monkeypatch, new_run):

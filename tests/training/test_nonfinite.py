@@ -149,7 +149,8 @@ def test_too_many_in_a_row_end_the_run_and_name_step_terms_and_pictures(new_run,
     assert "step 6: cycle_a nan not finite, for 3 steps in a row; its pictures: trainA/" in message
     assert ".png, trainB/" in message
     assert message.endswith("a lower --learning-rate or with --on-nonfinite rollback")
-    assert steps_saved(training.run_dir / "checkpoints")[0] == 4
+    # Not 4, in the middle of the row, where the weights may be what is wrong.
+    assert steps_saved(training.run_dir / "checkpoints") == [2]
     assert all(np.isfinite(array).all() for array in numbers_of_generators(training))
 
 

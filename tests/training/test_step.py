@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from cyclegan_tf.models.layers import Dropout, trainable_variables
+from cyclegan_tf.models.networks import build_generators
 from cyclegan_tf.training import losses
 from cyclegan_tf.training.history import ImageHistory
 
@@ -349,6 +350,25 @@ def test_bfloat16_trains_float32_weights(tiny_config, new_training, pairs, pictu
     for model in step.state.networks:
         inner = next(layer for layer in model.layers if layer.name.endswith("1_conv"))
         assert tf.as_dtype(inner.output.dtype) == tf.bfloat16
+
+
+def test_what_is_scored_is_what_is_exported_whatever_it_is_trained_in(
+    tiny_config, new_training, pictures
+):
+    config, images = tiny_config(average=0.9), pictures(2)
+    state = new_training(config, precision="bfloat16").state
+    exported = build_generators(config)
+    for amount in (0.1, -0.2):
+        for variable in state.average_variables():
+            variable.assign_add(amount * tf.ones_like(variable))
+        scored = state.exported_generators()
+        for ours, theirs, shown in zip(scored, exported, state.shown_generators()):
+            theirs.set_weights(shown.get_weights())
+            right = theirs(images, training=False)
+            np.testing.assert_array_equal(ours(images, training=False), right)
+            assert np.any(shown(images, training=False) != right)
+    state = new_training(config).state
+    assert state.exported_generators() is state.shown_generators()
 
 
 def test_bfloat16_learns_what_float32_learns(tiny_config, new_training, pairs, pictures):
