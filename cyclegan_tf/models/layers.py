@@ -163,6 +163,15 @@ def _cropped(images: tf.Tensor, start: int, sides: tf.Tensor) -> tf.Tensor:
     return tf.slice(images, [0, start, start, 0], sizes)
 
 
+def _with_bias(layer: keras.layers.Layer, outputs: tf.Tensor) -> tf.Tensor:
+    """Adds the layer's bias, if it has one.
+
+    As a sum: the gradient of tf.nn.bias_add is summed up in bfloat16 on a CPU (TensorFlow 2.15),
+    where a sum of many like numbers stops growing.
+    """
+    return outputs + tf.convert_to_tensor(layer.bias) if layer.use_bias else outputs
+
+
 def _take_fixed(arguments: dict[str, Any], **fixed: Any) -> None:
     """Takes out of ``arguments`` what has one value only; ValueError if it is given another."""
     for name, value in fixed.items():
@@ -205,7 +214,7 @@ class Conv2D(keras.layers.Conv2D):
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         outputs = self._convolved(inputs, bool(training))
-        return tf.nn.bias_add(outputs, self.bias) if self.use_bias else outputs
+        return _with_bias(self, outputs)
 
     def _convolved(self, inputs: tf.Tensor, training: bool) -> tf.Tensor:
         around = [self.pad, self.pad]
@@ -273,7 +282,7 @@ class EnlargingConv2D(Conv2D):
             mode = "REFLECT" if self._reflects() else "CONSTANT"
             enlarged = tf.pad(self.enlarge(inputs), _AROUND, mode)
             outputs = tf.nn.conv2d(enlarged, self.kernel, strides=1, padding="VALID")
-        return tf.nn.bias_add(outputs, self.bias) if self.use_bias else outputs
+        return _with_bias(self, outputs)
 
     def _reflects(self) -> bool:
         return self.padding_mode == "reflect"
@@ -329,7 +338,7 @@ class SpectralConv2D(Conv2D):
         if isinstance(padding, list):
             inputs, padding = tf.pad(inputs, padding), "VALID"
         outputs = tf.nn.conv2d(inputs, kernel, strides=self.strides, padding=padding)
-        return tf.nn.bias_add(outputs, self.bias) if self.use_bias else outputs
+        return _with_bias(self, outputs)
 
     def _largest_singular_value(self, update: bool) -> tf.Tensor:
         """A float32 scalar; in training the vector takes one power iteration first."""
@@ -386,7 +395,7 @@ class Conv2DTranspose(keras.layers.Conv2DTranspose):
         )
         outputs = _cropped(full, 1, 2 * tf.shape(inputs)[1:3])
         outputs.set_shape(self.compute_output_shape(inputs.shape))
-        return tf.nn.bias_add(outputs, self.bias) if self.use_bias else outputs
+        return _with_bias(self, outputs)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         batch, height, width, _ = input_shape

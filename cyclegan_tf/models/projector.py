@@ -43,10 +43,12 @@ def build_projector(config: Config, generator: keras.Model) -> keras.Model:
         inputs.append(x)
         for name in ("hidden", "point"):
             x = keras.layers.Dense(
-                _UNITS, kernel_initializer=next(initializers), name=f"{name}_{number}"
+                _UNITS,
+                kernel_initializer=next(initializers),
+                dtype="float32",  # It is small, and its biases' gradients are long sums.
+                name=f"{name}_{number}",
             )(x)
             if name == "hidden":
-                x = keras.layers.ReLU(name=f"relu_{number}")(x)
-        x = keras.layers.Activation("linear", dtype="float32", name=f"wide_{number}")(x)
+                x = keras.layers.ReLU(dtype="float32", name=f"relu_{number}")(x)
         outputs.append(keras.layers.UnitNormalization(dtype="float32", name=f"unit_{number}")(x))
     return keras.Model(inputs, outputs, name="projector")

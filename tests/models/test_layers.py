@@ -276,3 +276,23 @@ def test_precision_scope_ends_with_its_block():
     assert outputs.dtype == tf.bfloat16
     assert all(weight.dtype == tf.float32 for weight in layers.trainable_variables(inside))
     assert keras.mixed_precision.global_policy().name == before == "float32"
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: layers.Conv2D(3, 3, pad=1),
+        lambda: layers.SpectralConv2D(3, 3, pad=1),
+        lambda: layers.EnlargingConv2D(3),
+        lambda: layers.Conv2DTranspose(3),
+    ],
+    ids=["convolution", "spectral", "enlarging", "transposed"],
+)
+def test_a_biass_gradient_is_summed_in_float32(layer):
+    """In bfloat16, a sum of many like numbers stops growing."""
+    with layers.precision_scope("bfloat16"):
+        convolution = layer()
+    images = tf.zeros([1, 32, 32, 2], tf.bfloat16)
+    upstream = tf.ones_like(convolution(images))
+    *_, bias = values_and_gradients(convolution, images, upstream, training=True)
+    np.testing.assert_allclose(bias, 3 * [upstream.shape[1] * upstream.shape[2]])
