@@ -38,6 +38,8 @@ RUNS: dict[str, str] = {
     "inverting": "--generator-skip false --data {negatives}",
     "still-discriminators": "--discriminator-rate 0",
     "forgetting-cycle": "--init-from {good} --lambda-cycle 0.01",
+    "slowly-forgetting": "--init-from {good} --lambda-cycle 0.01 --learning-rate 2e-5",
+    "fooled": "--discriminator-rate 0 --lambda-cycle 0.01 --generator-skip false",
     "by-heart": "--data {few} --discriminator-filters 48 --discriminator-rate 1",
     "by-heart-augmented": "--data {few} --discriminator-filters 48 --discriminator-rate 1 "
     "--discriminator-augment color,translation,cutout",

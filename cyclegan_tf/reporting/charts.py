@@ -47,6 +47,7 @@ _TITLES = {  # stem → (title, hint), in the order of the page
     "accuracy_fake": ("Discriminators right on generated", "share of test patches"),
     "margin": ("Discriminators' margin", "1: sure, 0: guessing"),
     "margin_trained": ("The same, training pictures", "far above it: known by heart"),
+    "ranking": ("Discriminators' ranking", "how often real is above generated; 0.5: guessing"),
     "brightness": ("Brightness kept", "correlation, below 0: inverted"),
     "clipped": ("Black or saturated patches", "share above real pictures'"),
     "gradient_generators": ("Gradient norm, generators", ""),

@@ -37,6 +37,7 @@ _GROUPS = {
         "accuracy_fake",
         "margin",
         "margin_trained",
+        "ranking",
         "brightness",
         "clipped",
         "gradient_generators",

@@ -38,7 +38,7 @@ _JUDGED_SHARE, _JUDGED_EARLIEST, _JUDGED_LATEST = 0.05, 200, 1000
 # Limits. What was measured on good and on spoilt runs is in docs/results.md.
 DIVERSITY = 0.35  # of the target domain's
 ACCURACY_STRONG, MARGIN_STRONG = 0.99, 0.9
-ACCURACY_WEAK, MARGIN_WEAK = 0.6, 0.05
+ACCURACY_WEAK, MARGIN_WEAK, RANKING_WEAK = 0.6, 0.05, 0.57
 MARGIN_BY_HEART, SHARE_UNSEEN = 0.3, 0.5
 GENERATOR_LOSS = 0.02
 INVERTED = -0.2
@@ -115,6 +115,8 @@ class HealthMonitor:
         ``accuracy_fake_*`` and ``margin_*``: how surely the discriminators tell, 1 being perfect
         (not for the Wasserstein loss, which has no boundary); of real pictures they see test
         pictures, where there are enough, and ``margin_trained_*`` is that of training pictures.
+        ``ranking_*``: how often a real patch is thought more real than a generated one; 0.5 is
+        guessing, whatever the scale of the decisions, which a gradient penalty makes small.
         ``gradient_*``: the root of the mean squared gradient norm over the last steps, from Adam's
         second moments.
         """
@@ -172,8 +174,9 @@ def decision_measures(kind: str, real: np.ndarray, fake: np.ndarray) -> dict[str
         fake: those on generated ones.
 
     Returns:
-        The shares of right decisions, and the margin: the difference of the mean decisions, in
-        units of what the loss asks for.
+        The shares of right decisions; the margin: the difference of the mean decisions, in units of
+        what the loss asks for; and the ranking: the share of pairs in which the real one's decision
+        is the higher one, ties being half.
     """
     if kind == "vanilla":
         real, fake = (1.0 / (1.0 + np.exp(-np.clip(values, -50, 50))) for values in (real, fake))
@@ -182,7 +185,14 @@ def decision_measures(kind: str, real: np.ndarray, fake: np.ndarray) -> dict[str
         "accuracy_real": float((real > boundary).mean()),
         "accuracy_fake": float((fake < boundary).mean()),
         "margin": float(real.mean() - fake.mean()) / unit,
+        "ranking": _ranking(real, fake),
     }
+
+
+def _ranking(real: np.ndarray, fake: np.ndarray) -> float:
+    ordered = np.sort(fake, axis=None)
+    lower, not_higher = (np.searchsorted(ordered, real, side) for side in ("left", "right"))
+    return float((lower + not_higher).mean() / (2 * fake.size))
 
 
 def _picture_measures(direction: str, source, translated, target) -> dict[str, float]:
@@ -324,10 +334,11 @@ def _discriminators(log: Log) -> Iterator[Complaint]:
 
 def _guesses(measured: list[Record], domain: str) -> bool:
     """In two looks in a row: with batches of one, a sound one may guess for a moment."""
-    names = ("accuracy_real", "accuracy_fake", "margin")
+    names = ("accuracy_real", "accuracy_fake", "margin", "ranking")
     looks = [[_value(look, f"{name}_{domain}") for name in names] for look in measured[-2:]]
     return len(looks) == 2 and all(
-        (real + fake) / 2 <= ACCURACY_WEAK and margin <= MARGIN_WEAK for real, fake, margin in looks
+        (real + fake) / 2 <= ACCURACY_WEAK and margin <= MARGIN_WEAK and ranking <= RANKING_WEAK
+        for real, fake, margin, ranking in looks
     )
 
 

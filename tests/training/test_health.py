@@ -22,6 +22,8 @@ from cyclegan_tf.training.health import (
 from tests.tiny import pack_charts
 
 TOTAL = 10_000
+# What discriminator A measures when it cannot tell.
+GUESSING = {"accuracy_real_a": 0.2, "accuracy_fake_a": 0.85, "margin_a": 0.01, "ranking_a": 0.51}
 # For what looks at neither networks nor pictures.
 NO_STATE = SimpleNamespace(networks=Networks(None, None, None, None))
 NO_SHARDS = SimpleNamespace(has_truth=lambda config: False)
@@ -36,7 +38,8 @@ def good(step: int) -> dict:
         record[f"generator_{key}"] = 0.4 + wave
     for domain in "ab":
         record.update({f"accuracy_real_{domain}": 0.85, f"accuracy_fake_{domain}": 0.8})
-        record.update({f"margin_{domain}": 0.4, f"cycle_{domain}": 0.12 + wave / 4})
+        record.update({f"margin_{domain}": 0.4, f"ranking_{domain}": 0.9})
+        record[f"cycle_{domain}"] = 0.12 + wave / 4
     return record
 
 
@@ -58,16 +61,20 @@ def test_a_good_run_hears_nothing():
 
 
 def test_a_student_may_make_the_discriminators_guess():
-    guessing = {"accuracy_real_a": 0.2, "accuracy_fake_a": 0.85, "margin_a": 0.01}
-    assert checks(run(guessing)) == ["discriminator_a"]
-    assert checks(run({**guessing, "teacher_ab": 0.08})) == []
+    assert checks(run(GUESSING)) == ["discriminator_a"]
+    assert checks(run({**GUESSING, "teacher_ab": 0.08})) == []
 
 
 def test_a_discriminator_may_guess_for_a_moment():
-    guessing = {**good(4100), "accuracy_real_a": 0.2, "accuracy_fake_a": 0.85, "margin_a": 0.01}
+    guessing = {**good(4100), **GUESSING}
     assert checks([*run(), guessing]) == []
     assert checks([*run(), guessing, {**guessing, "step": 4200}]) == ["discriminator_a"]
     assert checks([guessing]) == []
+
+
+def test_a_small_margin_is_no_guess_where_real_pictures_are_still_ranked_above():
+    """As with a gradient penalty, which makes all decisions alike, late in a good run."""
+    assert checks(run({**GUESSING, "ranking_a": 0.63})) == []
 
 
 @pytest.mark.parametrize(
@@ -81,7 +88,7 @@ def test_a_discriminator_may_guess_for_a_moment():
             "Discriminator B is too strong: it tells 100% of real",
         ),
         (
-            {"accuracy_real_a": 0.2, "accuracy_fake_a": 0.85, "margin_a": 0.01},
+            GUESSING,
             "discriminator_a",
             "Discriminator A is too weak: it tells 20% of real",
         ),
@@ -195,7 +202,7 @@ def test_missing_measures_are_no_fault():
     """The Wasserstein loss has no accuracy, and other programs' records have nothing."""
     records = run()
     for record in records:
-        for name in [name for name in record if name.startswith(("accuracy", "margin"))]:
+        for name in [name for name in record if name.startswith(("accuracy", "margin", "ranking"))]:
             del record[name]
     assert checks([*records, {"step": 5000, "warning": "w"}]) == []
     assert checks([]) == []
@@ -236,9 +243,19 @@ def test_clipped_patches_are_counted():
 def test_a_sure_discriminator_is_right_with_margin_one(kind, sure):
     real, fake = (np.full((2, 3, 3, 1), value) for value in sure)
     measured = decision_measures(kind, real, fake)
-    assert measured == {"accuracy_real": 1, "accuracy_fake": 1, "margin": pytest.approx(1)}
+    right = {"accuracy_real": 1, "accuracy_fake": 1, "margin": pytest.approx(1), "ranking": 1}
+    assert measured == right
     swapped = decision_measures(kind, fake, real)
-    assert swapped == {"accuracy_real": 0, "accuracy_fake": 0, "margin": pytest.approx(-1)}
+    wrong = {"accuracy_real": 0, "accuracy_fake": 0, "margin": pytest.approx(-1), "ranking": 0}
+    assert swapped == wrong
+
+
+def test_the_ranking_is_the_share_of_pairs_and_has_no_scale():
+    real, fake = np.array([[1.0, 2.0], [3.0, 3.0]]), np.array([0.0, 3.0, 2.0])
+    pairs = [(one > other) + 0.5 * (one == other) for one in real.flat for other in fake.flat]
+    for scale in (1.0, 1e-3):
+        found = decision_measures("least_squares", scale * real, scale * fake)["ranking"]
+        assert found == pytest.approx(np.mean(pairs))
 
 
 @pytest.mark.parametrize("kind", ["least_squares", "vanilla", "hinge"])
