@@ -419,7 +419,9 @@ class EvaluateConfig(Section):
         False, "testA and testB pictures of equal file names show the same; the demo's always do"
     )
     images: int = setting(
-        100, "test pictures of each domain to evaluate, the first ones; 0: all", low=0
+        100,
+        "test pictures of each domain to evaluate, the first ones, of pairs by name; 0: all",
+        low=0,
     )
     features: str = setting(
         "none",

@@ -52,7 +52,8 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=0,
         metavar="N",
-        help="at most N test pictures of each domain, the first ones (default: 0, all)",
+        help="at most N test pictures of each domain, the first ones, of pairs by name "
+        "(default: 0, all)",
     )
     parser.add_argument(
         "--paired",

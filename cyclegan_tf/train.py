@@ -358,9 +358,11 @@ def _finish(training, run_dir: Path, export_dir: Path, scores: list[str]) -> Non
     print(f"Report:    {run_dir / 'report.html'}")
     for path in exports:
         print(f"Export:    {path}")
-    print("Your own photo, at the size that was trained:")
-    size = training.config.data.image_size
-    own = ["--run-dir", run_dir, "photo.jpg", "--output", "translated", "--size", size]
+    print("Your own photo:")
+    own = ["--run-dir", run_dir, "photo.jpg", "--output", "translated"]
+    data = training.config.data
+    if data.preprocess != "none":  # Else the pictures' own scale is what was trained.
+        own += ["--size", data.image_size]
     print(f"  {_command('translate', *own)}")
 
 

@@ -96,7 +96,7 @@ def test_images(
         split: "testA", "testB", "trainA" or "trainB".
         config: the size, and how training comes to it.
         limit: at most so many; -1 for all.
-        names: the file names of those to take; None for all.
+        names: the file names of those to take instead.
 
     Returns:
         (image, filename): float32 [image_size, image_size, 3] in [-1, 1] and a string.
@@ -106,9 +106,10 @@ def test_images(
         return to_range(fit(decode(example["image"]), config)), _name(example)
 
     examples = _records(shards, split)
-    if names is not None:
+    if names is None:
+        examples = examples.take(limit)
+    else:
         examples = examples.filter(lambda example: tf.reduce_any(_name(example) == names))
-    examples = examples.take(limit)
     return examples.map(load, num_parallel_calls=PARALLEL_DECODES).with_options(_options())
 
 

@@ -110,7 +110,7 @@ class Evaluator:
             )
         if may_lack and not a & b:
             raise UserError(f"{manifest.source}: testA and testB have no file name in common")
-        if a != b and not may_lack:
+        if a != b and not may_lack and not 0 < self.limit <= len(a & b):
             name = min(a ^ b)
             there, missing = "AB" if name in a else "BA"
             raise UserError(

@@ -178,6 +178,7 @@ def decision_measures(kind: str, real: np.ndarray, fake: np.ndarray) -> dict[str
         what the loss asks for; and the ranking: the share of pairs in which the real one's decision
         is the higher one, ties being half.
     """
+    ranking = _ranking(real, fake)
     if kind == "vanilla":
         real, fake = (1.0 / (1.0 + np.exp(-np.clip(values, -50, 50))) for values in (real, fake))
     boundary, unit = (0.0, 2.0) if kind == "hinge" else (0.5, 1.0)
@@ -185,7 +186,7 @@ def decision_measures(kind: str, real: np.ndarray, fake: np.ndarray) -> dict[str
         "accuracy_real": float((real > boundary).mean()),
         "accuracy_fake": float((fake < boundary).mean()),
         "margin": float(real.mean() - fake.mean()) / unit,
-        "ranking": _ranking(real, fake),
+        "ranking": ranking,
     }
 
 

@@ -97,6 +97,7 @@ class Training:
             start_from(self.state, config)
         self._check_same_step()
         self.interrupted = False  # by Ctrl-C, when ``run`` comes back early
+        self._checkpoint_waits = False
         self.sampler = Sampler(shards, self.state.shown_generators(), config.data)
         self.examiner = Examiner(config, self.state, shards, self.total)
         self._mark_forgotten_best()
@@ -321,8 +322,10 @@ class Training:
             self._report(log, bar)
         # Weights that give no finite step would take the place of those to go back to.
         is_sound = not self.step.nonfinite.in_row.numpy()
-        if done % run.checkpoint_every == 0 and is_sound:
+        self._checkpoint_waits |= done % run.checkpoint_every == 0
+        if self._checkpoint_waits and is_sound:
             self.checkpoints.save()
+            self._checkpoint_waits = False
         if evaluate and is_sound and self._is_best():
             self.checkpoints.save()
             if self.cluster.is_chief:

@@ -253,6 +253,8 @@ def test_a_sure_discriminator_is_right_with_margin_one(kind, sure):
 def test_the_ranking_is_the_share_of_pairs_and_has_no_scale():
     real, fake = np.array([[1.0, 2.0], [3.0, 3.0]]), np.array([0.0, 3.0, 2.0])
     pairs = [(one > other) + 0.5 * (one == other) for one in real.flat for other in fake.flat]
+    saturated = decision_measures("vanilla", np.float32([30.0, 31.0]), np.float32([20.0, 21.0]))
+    assert saturated["ranking"] == 1.0
     for scale in (1.0, 1e-3):
         found = decision_measures("least_squares", scale * real, scale * fake)["ranking"]
         assert found == pytest.approx(np.mean(pairs))

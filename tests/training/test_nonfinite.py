@@ -12,7 +12,7 @@ import tensorflow as tf
 from cyclegan_tf.data.pipeline import batch_names, training_pairs
 from cyclegan_tf.errors import UserError
 from cyclegan_tf.training import loop
-from cyclegan_tf.training.checkpoints import steps_saved
+from cyclegan_tf.training.checkpoints import best_step, steps_saved
 from cyclegan_tf.training.loop import Training
 from cyclegan_tf.training.run_directory import create_run_directory
 from cyclegan_tf.training.step import _all_finite
@@ -156,6 +156,15 @@ def test_too_many_in_a_row_end_the_run_and_name_step_terms_and_pictures(new_run,
 
 def numbers_of_generators(training: Training) -> list[np.ndarray]:
     return [weight.numpy() for weight in training.state.generator_variables()]
+
+
+def test_what_is_due_at_a_bad_step_waits_for_a_sound_one(new_run, eager):
+    due = {"checkpoint_every": 4, "evaluate_every": 4, "evaluate_paired": True, "steps": 8}
+    training = new_run(**due)
+    spoil(training, lambda step: step == 3)
+    assert training.run()
+    folder = training.run_dir / "checkpoints"
+    assert (steps_saved(folder), best_step(folder)) == ([8, 5], 8)
 
 
 def test_a_roll_back_goes_on_with_half_the_rate(new_run, capsys, eager):
