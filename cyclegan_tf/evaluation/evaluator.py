@@ -264,16 +264,13 @@ class Evaluator:
     def _all_names(self) -> dict[str, list[bytes]]:
         return {domain: picture_names(self.shards, f"test{domain}") for domain in "AB"}
 
+    @cached_property
     def _chosen(self) -> list[bytes] | None:
         """The first names of pairs, where not all are taken: domains differ in their order."""
-        a, b = map(set, self._all_names.values()) if self.paired else (set(), set())
-        if not 0 < self.limit < max(len(a), len(b)):
+        if not self.paired or not 0 < self.limit < max(map(len, self._all_names.values())):
             return None
+        a, b = map(set, self._all_names.values())
         return sorted(a & b)[: self.limit]
-
-    @cached_property
-    def _names(self) -> dict[str, list[bytes]]:
-        return {domain: [name.numpy() for _, name in self._test_images[domain]] for domain in "AB"}
 
     @cached_property
     def _places(self) -> dict[str, list[int]]:
@@ -281,10 +278,10 @@ class Evaluator:
 
         Shards are in the order of a hash.
         """
-        places = {
-            domain: {name: place for place, name in enumerate(names)}
-            for domain, names in self._names.items()
-        }
+        places = {}
+        for domain, names in self._all_names.items():
+            taken = [name for name in names if self._chosen is None or name in self._chosen]
+            places[domain] = {name: place for place, name in enumerate(taken)}
         common = sorted(places["A"].keys() & places["B"].keys())
         return {domain: [places[domain][name] for name in common] for domain in "AB"}
 
@@ -296,8 +293,7 @@ class Evaluator:
     @cached_property
     def _test_images(self) -> dict[str, tf.data.Dataset]:
         """Made once: each dataset traces functions of its own, which add up in a long training."""
-        chosen = self._chosen()
-        return {domain: self._images(f"test{domain}", self.limit, chosen) for domain in "AB"}
+        return {domain: self._images(f"test{domain}", self.limit, self._chosen) for domain in "AB"}
 
     def _images(self, split: str, limit: int, names: list[bytes] | None = None) -> tf.data.Dataset:
         return test_images(self.shards, split, self.data, limit, names)

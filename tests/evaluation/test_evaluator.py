@@ -260,8 +260,10 @@ def test_fewer_pairs_are_those_of_the_first_names_in_whatever_order_they_lie(tmp
     evaluator = Evaluator(shards, SMALL, None, paired=True, max_images=4)
     assert evaluator.protocol()["pictures"] == "4 of testA, 4 of testB"
     assert evaluator.protocol()["pairs"] == 4
-    for name in evaluator._names.values():
-        assert sorted(name) == [b"0.png", b"1.png", b"2.png", b"3.png"]
+    for domain in "AB":
+        names = [name.numpy() for _, name in evaluator._test_images[domain]]
+        assert sorted(names) == [b"0.png", b"1.png", b"2.png", b"3.png"]
+        assert [names[place] for place in evaluator._places[domain]] == sorted(names)
 
 
 @pytest.mark.parametrize(
