@@ -81,7 +81,7 @@ def test_an_open_quote_is_one_line(beam, dataset, tmp_path):
 
 def test_without_beam_the_command_says_how_to_get_it(dataset, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
-    with pytest.raises(UserError, match="pip install apache-beam"):
+    with pytest.raises(UserError, match=r"pip install '\.\[beam\]'"):
         build(str(dataset), tmp_path / "shards", quiet=True, runner=RUNNER)
     assert list(tmp_path.iterdir()) == []
 
