@@ -140,8 +140,9 @@ class GeneratorConfig(Section):
     upsampling: str = setting(
         "transpose",
         "transpose: transposed convolution; resize: nearest neighbour, then a convolution; "
+        "bilinear: the same with a bilinear filter, which leaves no checkerboard; "
         "shuffle: a convolution, then pixel shuffle",
-        choices=("transpose", "resize", "shuffle"),
+        choices=("transpose", "resize", "bilinear", "shuffle"),
     )
     skip: bool = setting(
         False,

@@ -155,8 +155,10 @@ def _generator(config: Config) -> keras.Model:
 
 
 def _enlarged(x, filters: int, upsampling: str):
-    if upsampling == "resize":
-        return _convolution(keras.layers.UpSampling2D(2)(x), filters, 3)
+    if upsampling != "transpose":
+        interpolation = "nearest" if upsampling == "resize" else "bilinear"
+        enlarged = keras.layers.UpSampling2D(2, interpolation=interpolation)(x)
+        return _convolution(enlarged, filters, 3)
     initializer = keras.initializers.RandomNormal(0.0, 0.02)
     return keras.layers.Conv2DTranspose(filters, 3, 2, "same", kernel_initializer=initializer)(x)
 

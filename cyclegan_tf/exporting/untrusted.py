@@ -26,10 +26,11 @@ _NUMBERS = frozenset(
         EnsureShape Equal ExpandDims ExtractJpegShape Fill FloorDiv FloorMod GatherV2 Greater
         GreaterEqual Identity IdentityN Less LessEqual LogicalAnd LogicalNot LogicalOr MatMul
         Maximum Mean Minimum MirrorPad Mul Neg NoOp NotEqual Pack Pad PadV2 Placeholder Prod Range
-        ReadVariableOp RealDiv Relu Reshape ResizeNearestNeighbor ReverseV2 Round Rsqrt Select
-        SelectV2 Shape Sigmoid Size Slice Split Sqrt Square SquaredDifference Squeeze StopGradient
-        StridedSlice Sub Substr Sum Tanh TensorListFromTensor TensorListGetItem TensorListReserve
-        TensorListSetItem TensorListStack Tile Transpose Unpack VarHandleOp ZerosLike
+        ReadVariableOp RealDiv Relu Reshape ResizeBilinear ResizeNearestNeighbor ReverseV2 Round
+        Rsqrt Select SelectV2 Shape Sigmoid Size Slice Split Sqrt Square SquaredDifference Squeeze
+        StopGradient StridedSlice Sub Substr Sum Tanh TensorListFromTensor TensorListGetItem
+        TensorListReserve TensorListSetItem TensorListStack Tile Transpose Unpack VarHandleOp
+        ZerosLike
         """,
     )
 )

@@ -185,9 +185,10 @@ def _upsample(x, filters, settings: GeneratorConfig, initializers, name):
         x = layers.Conv2DTranspose(
             filters, use_bias=False, kernel_initializer=next(initializers), name=f"{name}_conv"
         )(x)
-    elif settings.upsampling == "resize":
+    elif settings.upsampling in ("resize", "bilinear"):
         x = layers.EnlargingConv2D(
             filters,
+            interpolation="bilinear" if settings.upsampling == "bilinear" else "nearest",
             padding_mode=settings.padding,
             use_bias=False,
             kernel_initializer=next(initializers),

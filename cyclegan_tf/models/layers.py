@@ -31,9 +31,16 @@ except ImportError:
 _PACKAGE = "cyclegan_tf"
 _MOST_REPLICAS = 1 << 16
 _AROUND = [[0, 0], [1, 1], [1, 1], [0, 0]]
-# Which of three taps fall on the first and on the second of two pixels, for an output pixel on the
-# right of the pair's middle and for one on its left.
-_SUMS = [[[1, 1, 0], [0, 0, 1]], [[1, 0, 0], [0, 1, 1]]]
+# How much of each pixel of a small map each of three taps on the enlarged map sees: [place, pixel,
+# tap]. The nearest neighbour's two places lie right and left of the middle between two pixels, the
+# bilinear ones on the left and on the right half of the second of three.
+_SEEN = {
+    "nearest": [[[1, 1, 0], [0, 0, 1]], [[1, 0, 0], [0, 1, 1]]],
+    "bilinear": [
+        [[0.75, 0.25, 0], [0.25, 0.75, 0.75], [0, 0, 0.25]],
+        [[0.25, 0, 0], [0.75, 0.75, 0.25], [0, 0.25, 0.75]],
+    ],
+}
 _FUSED_BATCH_LIMIT = 8  # Above it, one kernel call per sample costs more than it saves.
 
 
@@ -250,49 +257,75 @@ class Conv2D(keras.layers.Conv2D):
 
 @keras.utils.register_keras_serializable(_PACKAGE)
 class EnlargingConv2D(Conv2D):
-    """Nearest-neighbour enlarging by two, one pixel of padding, and a 3×3 convolution.
+    """Enlarging by two and a 3×3 convolution (Odena et al. 2016, "Deconvolution and checkerboard
+    artifacts").
 
-    In training it is computed from the small map. Of the 3×3 enlarged pixels that an output pixel
-    sees, several are copies of one: only 2×2 differ. So one 2×2 convolution, with the kernel's taps
-    summed for each of the four places that an output pixel may have, does the work in 4/9 of the
-    multiplications (Shi et al. 2016, "Is the deconvolution layer the same as a convolutional
-    layer?"). Otherwise, and so in every exported graph, it is computed as it is described.
+    In training it is computed from the small map, of which an output pixel sees 2×2 pixels if the
+    enlarging takes the nearest neighbour, and 3×3 if it is bilinear. So one convolution of that
+    size, with the kernel's taps summed for each of the four places that an output pixel may have,
+    does the work, in 4/9 of the multiplications or in as many (Shi et al. 2016, "Is the
+    deconvolution layer the same as a convolutional layer?"). Otherwise, and so in every exported
+    graph, the map is enlarged.
 
     Args:
         filters: output channels.
-        padding_mode: "reflect" or "zero".
+        interpolation: "nearest" or "bilinear" (half-pixel centres).
+        padding_mode: what is around the small map, one pixel wide, before it is enlarged:
+            "reflect" for its edge once more, or "zero".
 
     Shapes: [batch, h, w, c] to [batch, 2 h, 2 w, filters].
     """
 
-    def __init__(self, filters: int, *, padding_mode: str = "zero", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        filters: int,
+        *,
+        interpolation: str = "nearest",
+        padding_mode: str = "zero",
+        **kwargs: Any,
+    ) -> None:
         for fixed in ("kernel_size", "strides", "pad"):
             kwargs.pop(fixed, None)
         super().__init__(filters, 3, **kwargs)
+        self.interpolation = interpolation
         self.padding_mode = padding_mode
-        self.enlarge = keras.layers.UpSampling2D(2, interpolation="nearest")
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        sides = 2 * tf.shape(inputs)[1:3]
         if training:
-            # Mirroring the enlarged map's edge repeats the small map's edge.
-            padded = tf.pad(inputs, _AROUND, "SYMMETRIC" if self._reflects() else "CONSTANT")
-            places = tf.nn.conv2d(padded, self._kernel_of_places(), strides=1, padding="VALID")
-            outputs = _cropped(tf.nn.depth_to_space(places, 2), 1, 2 * tf.shape(inputs)[1:3])
+            mode = "SYMMETRIC" if self.padding_mode == "reflect" else "CONSTANT"
+            padded = tf.pad(inputs, _AROUND, mode)
+            kernel = self._kernel_of_places()
+            places = tf.nn.conv2d(padded, kernel, strides=1, padding="VALID")
+            outputs = tf.nn.depth_to_space(places, 2)
+            if self.interpolation == "nearest":
+                outputs = _cropped(outputs, 1, sides)
         else:
-            mode = "REFLECT" if self._reflects() else "CONSTANT"
-            enlarged = tf.pad(self.enlarge(inputs), _AROUND, mode)
+            enlarged = self._enlarged(inputs, sides)
             outputs = tf.nn.conv2d(enlarged, self.kernel, strides=1, padding="VALID")
         return _with_bias(self, outputs)
 
-    def _reflects(self) -> bool:
-        return self.padding_mode == "reflect"
+    def _enlarged(self, inputs: tf.Tensor, sides: tf.Tensor) -> tf.Tensor:
+        """The enlarged map, [batch, 2 h + 2, 2 w + 2, c]."""
+        if self.interpolation == "nearest":
+            # Mirroring the enlarged map's edge repeats the small map's edge.
+            mode = "REFLECT" if self.padding_mode == "reflect" else "CONSTANT"
+            return tf.pad(tf.image.resize(inputs, sides, "nearest"), _AROUND, mode)
+        if self.padding_mode == "reflect":
+            # As mirroring with the edge does, which a phone's GPU cannot.
+            padded = tf.concat([inputs[:, :1], inputs, inputs[:, -1:]], axis=1)
+            padded = tf.concat([padded[:, :, :1], padded, padded[:, :, -1:]], axis=2)
+        else:
+            padded = tf.pad(inputs, _AROUND)
+        enlarged = tf.image.resize(padded, sides + 4, "bilinear")
+        return tf.cast(_cropped(enlarged, 1, sides + 2), inputs.dtype)
 
     def _kernel_of_places(self) -> tf.Tensor:
-        """[3, 3, c, filters] to [2, 2, c, 4 filters]: the sums for each of the four places."""
+        """[3, 3, c, filters] to [n, n, c, 4 filters]: the sums for each of the four places."""
         kernel = tf.convert_to_tensor(self.kernel)
-        sums = tf.constant(_SUMS, kernel.dtype)
-        summed = tf.einsum("pay,qbx,yxcf->abcpqf", sums, sums, kernel)
-        return tf.reshape(summed, [2, 2, -1, 4 * self.filters])
+        seen = tf.constant(_SEEN[self.interpolation], kernel.dtype)
+        summed = tf.einsum("pay,qbx,yxcf->abcpqf", seen, seen, kernel)
+        return tf.reshape(summed, [*2 * [seen.shape[1]], -1, 4 * self.filters])
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         batch, height, width, _ = input_shape
@@ -300,7 +333,8 @@ class EnlargingConv2D(Conv2D):
         return (batch, *sides, self.filters)
 
     def get_config(self) -> dict[str, Any]:
-        config = {**super().get_config(), "padding_mode": self.padding_mode}
+        ours = {"interpolation": self.interpolation, "padding_mode": self.padding_mode}
+        config = {**super().get_config(), **ours}
         return {key: value for key, value in config.items() if key != "pad"}
 
 

@@ -127,6 +127,7 @@ LAYERS = {
     "convolution": (lambda: layers.Conv2D(5, 3, pad=1, strides=2), (2, 8, 6, 4)),
     "convolution_4": (lambda: layers.Conv2D(5, 4, pad=1, use_bias=False), (2, 9, 7, 4)),
     "enlarging": (lambda: layers.EnlargingConv2D(5, padding_mode="reflect"), (2, 4, 3, 4)),
+    "bilinear": (lambda: layers.EnlargingConv2D(5, interpolation="bilinear"), (2, 4, 3, 4)),
     "transpose": (lambda: layers.Conv2DTranspose(5), (2, 4, 3, 4)),
     "padding": (lambda: layers.ReflectionPadding2D(3), (2, 8, 6, 4)),
     "shuffle": (lambda: layers.PixelShuffle(), (2, 4, 3, 8)),
@@ -169,31 +170,57 @@ def test_a_layers_shape_is_what_it_says(layer_and_images):
 
 @pytest.mark.parametrize("shape", [(1, 4, 6, 3), (2, 1, 5, 2)])
 @pytest.mark.parametrize("padding", ["reflect", "zero"])
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
 @pytest.mark.parametrize("training", [True, False])
-def test_enlarging_convolution_is_a_convolution_of_the_enlarged_map(training, padding, shape):
-    layer = layers.EnlargingConv2D(5, padding_mode=padding, bias_initializer="random_normal")
+def test_enlarging_convolution_is_a_convolution_of_the_enlarged_map(
+    training, interpolation, padding, shape
+):
+    layer = layers.EnlargingConv2D(
+        5,
+        interpolation=interpolation,
+        padding_mode=padding,
+        bias_initializer="random_normal",
+    )
     images, upstream = normal(shape), normal([shape[0], 2 * shape[1], 2 * shape[2], 5], seed=2)
     layer.build(images.shape)
     kernel, bias = layers.trainable_variables(layer)
     found = values_and_gradients(layer, images, upstream, training=training)
     with tf.GradientTape() as tape:
         tape.watch(images)
-        enlarged = tf.repeat(tf.repeat(images, 2, axis=1), 2, axis=2)
         around = [[0, 0], [1, 1], [1, 1], [0, 0]]
-        padded = tf.pad(enlarged, around, "REFLECT" if padding == "reflect" else "CONSTANT")
-        outputs = tf.nn.conv2d(padded, kernel, 1, "VALID") + bias
+        padded = tf.pad(images, around, "SYMMETRIC" if padding == "reflect" else "CONSTANT")
+        enlarged = keras.layers.UpSampling2D(2, interpolation=interpolation)(padded)
+        outputs = tf.nn.conv2d(enlarged[:, 1:-1, 1:-1], kernel, 1, "VALID") + bias
     right = [outputs, *tape.gradient(outputs, [images, kernel, bias], output_gradients=upstream)]
     for mine, theirs in zip(found, right):
         np.testing.assert_allclose(mine, theirs, atol=2e-5, rtol=1e-4)
 
 
-def test_enlarging_in_training_never_makes_the_enlarged_map():
-    layer = layers.EnlargingConv2D(4)
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
+def test_enlarging_in_training_never_makes_the_enlarged_map(interpolation):
+    layer = layers.EnlargingConv2D(4, interpolation=interpolation)
     graph = tf.function(lambda images: layer(images, training=True)).get_concrete_function(
         tf.TensorSpec([1, 8, 8, 3])
     )
     types = {operation.type for operation in graph.graph.get_operations()}
-    assert "DepthToSpace" in types and "ResizeNearestNeighbor" not in types
+    assert "DepthToSpace" in types and not any(kind.startswith("Resize") for kind in types)
+
+
+def test_bilinear_enlarging_leaves_no_grid_on_a_slope():
+    """The nearest neighbour makes stairs of it, which is where a checkerboard comes from."""
+
+    def middle_tap(shape, dtype=None):
+        return tf.reshape(tf.one_hot(4, 9), shape)
+
+    slope = tf.reshape(tf.range(8.0), [1, 8, 1, 1]) * tf.ones([1, 1, 8, 1])
+    steps = {}
+    for interpolation in ("nearest", "bilinear"):
+        layer = layers.EnlargingConv2D(
+            1, interpolation=interpolation, kernel_initializer=middle_tap, padding_mode="reflect"
+        )
+        steps[interpolation] = np.diff(layer(slope)[0, 2:-2, 8, 0])
+    np.testing.assert_array_equal(steps["nearest"], [0, 1] * 5 + [0])
+    np.testing.assert_array_equal(steps["bilinear"], [0.5] * 11)
 
 
 @pytest.mark.parametrize(
