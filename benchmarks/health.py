@@ -33,7 +33,7 @@ RUNS: dict[str, str] = {
     "very-high-rate": "--learning-rate 2e-2 --generator-skip false",
     "no-identity-bad-seed": "--generator-skip false --lambda-cycle 1 --seed 3",
     "tiny-discriminator": "--discriminator-filters 1 --discriminator-strided 1",
-    "strong-discriminator": "--discriminator-filters 48 --discriminator-weight 5",
+    "strong-discriminator": "--discriminator-filters 48 --discriminator-rate 5",
     "no-cycle": "--lambda-cycle 0 --generator-skip false",
     "inverting": "--generator-skip false --data {negatives}",
     "still-discriminators": "--discriminator-rate 0",

@@ -17,7 +17,7 @@ from cyclegan_tf.data.pipeline import picture_sides
 from cyclegan_tf.data.shards import MENDED, Shards
 from cyclegan_tf.data.sources import open_data
 from cyclegan_tf.errors import UserError
-from cyclegan_tf.presets import ABOVE, PICKED, make_config
+from cyclegan_tf.presets import ABOVE, PICKED, PRESETS, make_config
 from cyclegan_tf.training.devices import split_cpu
 from cyclegan_tf.training.mending import mended
 from cyclegan_tf.training.run_directory import CONFIG_FILE
@@ -55,15 +55,17 @@ class Machine:
 def pick(config: Config, given: dict[str, Any], run_dir: Path) -> Config:
     """The preset `auto` for the pictures and the machine; what was given as a flag stands.
 
-    A run that goes on keeps what was picked when it began, whatever machine it is on by now.
+    A run that goes on keeps what it began with, whatever machine it is on by now, and whatever
+    `auto` has become.
     """
     if (run_dir / CONFIG_FILE).exists():
         begun = Config.load(run_dir).flat()
         by_size = itertools.chain(*ABOVE["auto"].values())  # may have been others at that time
-        picked = {name: begun[name] for name in (*PICKED, *by_size)}
+        names = {*PICKED, *PRESETS["auto"], *by_size} - {"steps"}
+        picked = {name: begun[name] for name in sorted(names)}
     else:
         picked = _picked_for(config, given, run_dir)
-    if "steps" in given:
+    if given.get("steps"):
         del picked["epochs"]
     picked = {name: value for name, value in picked.items() if name not in given}
     config = make_config("auto", **picked, **given)

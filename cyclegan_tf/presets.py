@@ -86,7 +86,7 @@ _FAST = {
     "generator_filters": 32,
     "generator_downsamplings": 1,
     "generator_blocks": 6,
-    "generator_upsampling": "resize",
+    "generator_upsampling": "bilinear",
     "generator_skip": True,
     "discriminator_filters": 32,
     "discriminator_strided": 2,

@@ -211,7 +211,7 @@ def _train(config: Config, run_dir: Path, export_dir: Path) -> int:
             # The step that was under way may be half taken, so all starts from the checkpoint.
             shards, was_sound = mended(config, run_dir, error, was_sound)
     if not finished:
-        done, total = training.state.steps_done(), training.total
+        done, total = training.checkpoints.saved_step or 0, training.total
         print(f"Stopped after step {done} of {total}; everything is saved. To go on:")
         print(f"  {_command('train', *sys.argv[1:])}")
         return _stopped(training.interrupted)
@@ -287,8 +287,13 @@ def _set_up(config: Config, run_dir: Path, shards: Shards, strategy):
     training = Training(config, run_dir, shards, strategy, precision)
     if Cluster.from_environment().is_chief:
         _introduce(config, run_dir, training, f"{precision} ({reason})")
-        if config.preset == "auto":
-            seconds = expected_seconds_per_step(config, precision, strategy.num_replicas_in_sync)
+        if config.preset == "auto" and not training.finished():
+            seconds = expected_seconds_per_step(
+                config,
+                precision,
+                strategy.num_replicas_in_sync,
+                training.teacher.generators.values() if training.teacher else (),
+            )
             seconds *= training.total - training.state.steps_done()
             print(f"Expected time: about {duration_text(seconds)}")
     return training

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
 
@@ -39,7 +40,7 @@ def test_what_is_picked(pairs, side, machine, size, filters, downsamplings, epoc
     assert config.generator.filters == filters
     assert config.generator.downsamplings == downsamplings
     assert config.run.epochs == epochs
-    assert config.generator.upsampling == "resize"  # as in fast
+    assert config.generator.upsampling == "bilinear"  # as in fast
     # Those of fast up to 128 pixels, the paper's above.
     recipe = make_config("paper") if size > 128 else make_config("fast", image_size=size)
     assert config.history == recipe.history
@@ -98,13 +99,14 @@ def test_the_command_picks_says_so_and_trains(tmp_path, monkeypatch, capsys):
     config = Config.load(run_dir)
     assert (config.preset, config.data.image_size, config.run.epochs) == ("auto", 24, 2)
     assert config.generator.filters == 2  # as asked for
-    # Older versions gave some sizes another rate.
-    older = config.replace(learning_rate=1e-4)
+    # Older versions had another rate for some sizes, and another filter.
+    older = config.replace(learning_rate=1e-4, generator_upsampling="resize")
     (run_dir / "config.json").write_text(older.to_json(), encoding="utf-8")
     # The same command finds the same settings, also on another machine, and the run finished.
     for machine in (LAPTOP, GPU):
         monkeypatch.setattr(Machine, "this", classmethod(lambda cls, one=machine: one))
         assert command.main([str(argument) for argument in arguments]) == 0
+    assert "Expected time" not in capsys.readouterr().out
 
 
 def test_several_workers_are_refused(tmp_path, monkeypatch):
@@ -139,10 +141,14 @@ def test_the_estimate_counts_the_passes(monkeypatch, tiny_config):
             "penalty": {"lambda_identity": 0.0, "gradient_penalty": 10.0},
         }.items()
     }
+    student = tiny_config(lambda_identity=0.0)
+    teachers = [SimpleNamespace(name="generator")] * 2
+    taught = expected_seconds_per_step(student, "float32", 1, teachers)
     # Two generators: 2 passes with gradients; two discriminators: one to the input, 2 with all.
     assert seconds["plain"] == pytest.approx(2 * (3 * 2 * 1.0 + (2 + 3 * 2) * 0.1))
     assert seconds["identity"] == pytest.approx(seconds["plain"] + 2 * 3)
     assert seconds["rarely"] == pytest.approx(seconds["plain"] + 2 * 3 / 4)
+    assert taught == pytest.approx(seconds["plain"] + 2 * (1.0 + 3 * 0.1))
     assert seconds["penalty"] == pytest.approx(seconds["plain"] + 2 * 3 * 0.1)
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
 
 from cyclegan_tf import evaluate as command
 from cyclegan_tf.config import Config
@@ -15,6 +16,7 @@ from cyclegan_tf.data.damage import mend
 from cyclegan_tf.data.shards import MENDED, Shards
 from cyclegan_tf.errors import run_command
 from cyclegan_tf.evaluation import features
+from cyclegan_tf.evaluation.evaluator import Evaluator
 from cyclegan_tf.models.generator import build_generator
 from cyclegan_tf.training.checkpoints import Checkpoints, save_generators
 from cyclegan_tf.training.run_directory import create_run_directory
@@ -101,6 +103,16 @@ def test_both_directions_are_scored_and_printed_with_their_protocol(evaluate):
     (row,) = [line for line in printed.splitlines() if line.startswith("KID × 1000 (inceptionv3)")]
     assert f"{1000 * kid:.1f} ± " in row
     assert "FID (inceptionv3)" in printed
+
+
+def test_too_little_memory_is_one_line(refused, run_dir, monkeypatch):
+    def full(*_):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating\nmore")
+
+    monkeypatch.setattr(Evaluator, "evaluate", full)
+    line = refused("--run-dir", run_dir)
+    assert line.startswith(f"error: --run-dir {run_dir}: too little memory for its pictures of 16")
+    assert "CUDA_VISIBLE_DEVICES=-1" in line
 
 
 def test_weights_are_the_averages_unless_the_last_are_asked_for(evaluate):

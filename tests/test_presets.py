@@ -133,6 +133,7 @@ RECIPES = {
     "fast": {
         **SMALL,
         "generator_filters": 32,
+        "generator_upsampling": "bilinear",
         "discriminator_filters": 32,
         "gradient_penalty": 0.03,
         "gradient_penalty_at": "real",

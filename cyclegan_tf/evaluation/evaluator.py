@@ -85,11 +85,15 @@ class Evaluator:
         self.counts = {domain: self._count(domain) for domain in "AB"}
         if paired:
             self._check_names(paired_flag)
+            self.counts = {
+                domain: self._enough(domain, len(self._taken[domain])) for domain in "AB"
+            }
 
     def _count(self, domain: str) -> int:
         count = self.shards.manifest.count(f"test{domain}")
-        if self.limit > 0:
-            count = min(count, self.limit)
+        return self._enough(domain, min(count, self.limit) if self.limit > 0 else count)
+
+    def _enough(self, domain: str, count: int) -> int:
         least = LEAST_EVALUATED if self.network else 1
         if count < least:
             raise UserError(
@@ -115,7 +119,8 @@ class Evaluator:
             there, missing = "AB" if name in a else "BA"
             raise UserError(
                 f"{flag}: {manifest.source}: test{missing} has no {name.decode(errors='replace')}"
-                f", which test{there} has; each picture needs its partner there"
+                f", which test{there} has; put each picture and its partner into testA and testB "
+                "under one name"
             )
 
     def protocol(self) -> dict[str, object]:
@@ -273,15 +278,20 @@ class Evaluator:
         return sorted(a & b)[: self.limit]
 
     @cached_property
-    def _places(self) -> dict[str, list[int]]:
-        """Where the pictures are whose names are in both domains, each once, in the names' order.
+    def _taken(self) -> dict[str, list[bytes]]:
+        """The names of the pictures that are evaluated, in the shards' order, which is a hash's."""
+        return {
+            domain: [name for name in names if self._chosen is None or name in self._chosen]
+            for domain, names in self._all_names.items()
+        }
 
-        Shards are in the order of a hash.
-        """
-        places = {}
-        for domain, names in self._all_names.items():
-            taken = [name for name in names if self._chosen is None or name in self._chosen]
-            places[domain] = {name: place for place, name in enumerate(taken)}
+    @cached_property
+    def _places(self) -> dict[str, list[int]]:
+        """Where the pictures with a name of both domains are, each once, in the names' order."""
+        places = {
+            domain: {name: place for place, name in enumerate(names)}
+            for domain, names in self._taken.items()
+        }
         common = sorted(places["A"].keys() & places["B"].keys())
         return {domain: [places[domain][name] for name in common] for domain in "AB"}
 

@@ -60,15 +60,13 @@ def _layer(x, filters, stride, settings: DiscriminatorConfig, initializers, name
 
 
 def _convolution(x, filters, stride, settings: DiscriminatorConfig, initializers, name, *, bias):
-    arguments = {
-        "strides": stride,
-        "use_bias": bias,
-        "kernel_initializer": next(initializers),
-        "name": f"{name}_conv",
-    }
-    pad = 1 if settings.padding == "one" else "same"
-    if settings.spectral_norm:
-        return layers.SpectralConv2D(filters, settings.kernel, pad=pad, **arguments)(x)
-    if settings.padding == "one":
-        return layers.Conv2D(filters, settings.kernel, pad=1, **arguments)(x)
-    return keras.layers.Conv2D(filters, settings.kernel, padding="same", **arguments)(x)
+    layer = layers.SpectralConv2D if settings.spectral_norm else layers.Conv2D
+    return layer(
+        filters,
+        settings.kernel,
+        pad=1 if settings.padding == "one" else "same",
+        strides=stride,
+        use_bias=bias,
+        kernel_initializer=next(initializers),
+        name=f"{name}_conv",
+    )(x)

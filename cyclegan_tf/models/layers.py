@@ -200,7 +200,7 @@ def _refuse_more_than_a_convolution(layer: keras.layers.Layer) -> None:
 
 @keras.utils.register_keras_serializable(_PACKAGE)
 class Conv2D(keras.layers.Conv2D):
-    """A convolution that pads ``pad`` zeros on every side, as PyTorch's does.
+    """A convolution that pads ``pad`` zeros on every side, as PyTorch's does, or "same" as Keras's.
 
     TensorFlow's SAME pads a stride-2, 3×3 convolution only right and below, which shifts the
     picture by a pixel against the authors' networks.
@@ -209,10 +209,13 @@ class Conv2D(keras.layers.Conv2D):
     that pays, which differs by rounding; otherwise, and so in every exported graph, as a
     convolution.
 
-    Shapes: [batch, h, w, c] to [batch, (h + 2 pad − kernel) // stride + 1, …, filters].
+    Shapes: [batch, h, w, c] to [batch, (h + 2 pad − kernel) // stride + 1, …, filters], or with
+    "same" to [batch, h / stride rounded up, …, filters].
     """
 
-    def __init__(self, filters: int, kernel_size: int, *, pad: int = 0, **kwargs: Any) -> None:
+    def __init__(
+        self, filters: int, kernel_size: int, *, pad: int | str = 0, **kwargs: Any
+    ) -> None:
         _take_fixed(kwargs, padding="valid", data_format="channels_last")
         super().__init__(filters, kernel_size, padding="valid", **kwargs)
         _refuse_more_than_a_convolution(self)
@@ -220,17 +223,19 @@ class Conv2D(keras.layers.Conv2D):
         self._winograd = _winograd.get()
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        outputs = self._convolved(inputs, bool(training))
-        return _with_bias(self, outputs)
+        kernel = tf.convert_to_tensor(self.kernel)
+        return _with_bias(self, self._convolved(inputs, kernel, bool(training)))
 
-    def _convolved(self, inputs: tf.Tensor, training: bool) -> tf.Tensor:
+    def _convolved(self, inputs: tf.Tensor, kernel: tf.Tensor, training: bool) -> tf.Tensor:
+        if self.pad == "same":
+            return tf.nn.conv2d(inputs, kernel, strides=self.strides, padding="SAME")
         around = [self.pad, self.pad]
         padded = tf.pad(inputs, [[0, 0], around, around, [0, 0]]) if self.pad else inputs
-        if training and self._winograd and winograd.pays(padded, self.kernel, self.strides):
-            return winograd.convolve(padded, tf.convert_to_tensor(self.kernel))
+        if training and self._winograd and winograd.pays(padded, kernel, self.strides):
+            return winograd.convolve(padded, kernel)
         if self._same_pads_alike(inputs.shape):
-            return tf.nn.conv2d(inputs, self.kernel, strides=self.strides, padding="SAME")
-        return tf.nn.conv2d(padded, self.kernel, strides=self.strides, padding="VALID")
+            return tf.nn.conv2d(inputs, kernel, strides=self.strides, padding="SAME")
+        return tf.nn.conv2d(padded, kernel, strides=self.strides, padding="VALID")
 
     def _same_pads_alike(self, shape: tf.TensorShape) -> bool:
         """Whether SAME pads just ``pad`` on every side here: it needs no padded copy.
@@ -246,10 +251,15 @@ class Conv2D(keras.layers.Conv2D):
     def compute_output_shape(self, input_shape: Any) -> Any:
         batch, height, width, _ = input_shape
         sides = [
-            None if side is None else (side + 2 * self.pad - kernel) // stride + 1
+            None if side is None else self._output_side(side, kernel, stride)
             for side, kernel, stride in zip((height, width), self.kernel_size, self.strides)
         ]
         return (batch, *sides, self.filters)
+
+    def _output_side(self, side: int, kernel: int, stride: int) -> int:
+        if self.pad == "same":
+            return -(-side // stride)
+        return (side + 2 * self.pad - kernel) // stride + 1
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "pad": self.pad}
@@ -346,14 +356,8 @@ class SpectralConv2D(Conv2D):
     followed by one power iteration per call in training; the vector is a weight, so that a resumed
     run goes on with it. No gradient goes into the vector.
 
-    Shapes: as ``Conv2D``; with ``pad`` "same" as Keras's own with padding "same".
+    Shapes: as ``Conv2D``.
     """
-
-    def __init__(
-        self, filters: int, kernel_size: int, *, pad: int | str = 0, **kwargs: Any
-    ) -> None:
-        super().__init__(filters, kernel_size, pad=0 if pad == "same" else pad, **kwargs)
-        self.same = pad == "same"
 
     def build(self, input_shape: Any) -> None:
         super().build(input_shape)
@@ -368,11 +372,7 @@ class SpectralConv2D(Conv2D):
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         kernel = tf.convert_to_tensor(self.kernel)
         kernel /= tf.cast(self._largest_singular_value(bool(training)), kernel.dtype)
-        padding = "SAME" if self.same else [[0, 0], *[[self.pad, self.pad]] * 2, [0, 0]]
-        if isinstance(padding, list):
-            inputs, padding = tf.pad(inputs, padding), "VALID"
-        outputs = tf.nn.conv2d(inputs, kernel, strides=self.strides, padding=padding)
-        return _with_bias(self, outputs)
+        return _with_bias(self, self._convolved(inputs, kernel, bool(training)))
 
     def _largest_singular_value(self, update: bool) -> tf.Tensor:
         """A float32 scalar; in training the vector takes one power iteration first."""
@@ -387,20 +387,6 @@ class SpectralConv2D(Conv2D):
         else:
             right = tf.math.l2_normalize(right)
         return tf.reduce_sum(tf.matmul(left, matrix) * right)
-
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        if not self.same:
-            return super().compute_output_shape(input_shape)
-        batch, height, width, _ = input_shape
-        sides = [
-            None if side is None else -(-side // stride)
-            for side, stride in zip((height, width), self.strides)
-        ]
-        return (batch, *sides, self.filters)
-
-    def get_config(self) -> dict[str, Any]:
-        config = super().get_config()
-        return {**config, "pad": "same"} if self.same else config
 
 
 @keras.utils.register_keras_serializable(_PACKAGE)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 
 import tensorflow as tf
+from tensorflow import keras
 
 from cyclegan_tf.config import Config
 from cyclegan_tf.models.discriminator import build_discriminator
@@ -17,19 +19,23 @@ _WITH_GRADIENT = 3  # A pass with its gradients takes about three times as long 
 _TO_INPUT = 2  # and with the gradient of its input alone about twice as long
 
 
-def expected_seconds_per_step(config: Config, precision: str, replicas: int = 1) -> float:
+def expected_seconds_per_step(
+    config: Config, precision: str, replicas: int = 1, teachers: Collection[keras.Model] = ()
+) -> float:
     """A step's time from those of passes of its generators and of its discriminators.
 
     Both directions' passes are timed in one graph, as they share the cores in a step. Both
     generators translate and translate back, and keep pictures for the identity loss; both
     discriminators judge the generated pictures for the generators, and real and generated ones for
-    themselves. The gradient penalty counts as one more pass with its gradients. It is an estimate.
+    themselves. The gradient penalty counts as one more pass with its gradients. A teacher
+    translates, and a discriminator looks at its picture and at the student's. It is an estimate.
     The passes are those of networks made for this alone, as one in training may change a network.
 
     Args:
         config: the settings.
         precision: "float32" or "bfloat16".
         replicas: devices that share the batch.
+        teachers: the generators that those of the run learn from.
     """
     batch, size = config.run.batch_size // replicas, config.data.image_size
     images = tf.zeros([batch, size, size, 3])
@@ -43,12 +49,14 @@ def expected_seconds_per_step(config: Config, precision: str, replicas: int = 1)
     identity = 1.0 if config.losses.lambda_identity else 0.0
     identity /= config.losses.identity_every
     own = 3 if config.losses.gradient_penalty else 2
+    teaching = sum(_seconds(teacher, [images]) for teacher in teachers)
+    teaching += discriminator * (1 + _TO_INPUT) * len(teachers) / ways
     if config.one_sided():  # one generator; a half of its forward pass goes for the features
         passes = 1 + (1 if config.contrast.identity else 0)
         generators = generator * _WITH_GRADIENT * passes * 1.5
-        return generators + discriminator * (_TO_INPUT + _WITH_GRADIENT * own)
+        return teaching + generators + discriminator * (_TO_INPUT + _WITH_GRADIENT * own)
     generators = generator * _WITH_GRADIENT * (1 + cycle + identity)
-    return generators + discriminator * (_TO_INPUT + _WITH_GRADIENT * own)
+    return teaching + generators + discriminator * (_TO_INPUT + _WITH_GRADIENT * own)
 
 
 def duration_text(seconds: float) -> str:

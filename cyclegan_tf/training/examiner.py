@@ -33,8 +33,7 @@ class Examiner:
     def __init__(
         self, config: Config, state: TrainingState, shards: Shards, total_steps: int
     ) -> None:
-        self.state, self.total_steps = state, total_steps
-        self.gan_loss = config.losses.gan_loss
+        self.config, self.state, self.total_steps = config, state, total_steps
         self.monitor = HealthMonitor(config, state, shards)
         self.evaluator = _evaluator(config, shards)
 
@@ -53,7 +52,7 @@ class Examiner:
 
     def complaints(self, records: list[Record]) -> list[Complaint]:
         """What is wrong with the run, judged by all that it has logged so far."""
-        return complaints(records, self.total_steps, self.gan_loss)
+        return complaints(records, self.total_steps, self.config)
 
 
 def newest_is_best(records: list[Record], best_step: int | None) -> bool:

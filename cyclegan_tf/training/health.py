@@ -53,12 +53,12 @@ class Log(NamedTuple):
     Attributes:
         measured: the records that hold health measures, oldest first.
         losses: those that hold losses, oldest first.
-        gan_loss: the adversarial loss.
+        config: the settings.
     """
 
     measured: list[Record]
     losses: list[Record]
-    gan_loss: str
+    config: Config
 
 
 class Complaint(NamedTuple):
@@ -249,22 +249,20 @@ def _small(images: np.ndarray) -> np.ndarray:
 # --- What is wrong -------------------------------------------------------------------------------
 
 
-def complaints(
-    records: list[Record], total_steps: int, gan_loss: str = "least_squares"
-) -> list[Complaint]:
+def complaints(records: list[Record], total_steps: int, config: Config) -> list[Complaint]:
     """What is wrong with a run, judged by its newest record that holds health measures.
 
     Args:
         records: all lines of metrics.jsonl so far, oldest first.
         total_steps: the length of the training; its very beginning is not judged.
-        gan_loss: the adversarial loss.
+        config: the run's settings.
     """
     log = Log(
         measured=[record for record in records if HEALTH_MEASURE in record],
         losses=[record for record in records if "generator_ab" in record],
-        gan_loss=gan_loss,
+        config=config,
     )
-    if not log.measured or not log.losses:
+    if not log.measured:
         return []
     start = min(max(_JUDGED_SHARE * total_steps, _JUDGED_EARLIEST), _JUDGED_LATEST)
     if log.measured[-1]["step"] < start:
@@ -275,14 +273,36 @@ def complaints(
 _WAYS = {"ab": "A to B", "ba": "B to A"}
 
 
+_LOWER_RATE = "a lower --learning-rate"
+_SKIP = "--generator-skip"
+_SMOOTH = "--generator-upsampling bilinear"
+_AUGMENT = "--discriminator-augment color,translation,cutout"
+# Advice that a run follows already.
+_FOLLOWED: dict[str, Callable[[Config], bool]] = {
+    _SKIP: lambda config: config.generator.skip,
+    _SMOOTH: lambda config: config.generator.upsampling == "bilinear",
+    _AUGMENT: lambda config: len(config.discriminator.augmentations()) == 3,
+}
+
+
+def _helps(log: Log, *advice: str) -> str:
+    """What is worth trying, of what the run does not do already."""
+    new = [one for one in advice if not _FOLLOWED.get(one, lambda config: False)(log.config)]
+    return f"Usually helps: {', '.join(new)}."
+
+
 def _keeps_content(log: Log) -> str:
-    """The flag that holds a translation to what its source shows."""
-    return "--contrast-weight" if "contrast_a" in log.losses[-1] else "--lambda-cycle"
+    """The setting that holds a translation to what its source shows."""
+    return f"a higher {'--contrast-weight' if log.config.one_sided() else '--lambda-cycle'}"
 
 
 def _keeps_colours(log: Log) -> str:
-    """The flag that leaves pictures of the target domain as they are."""
-    return "--contrast-identity" if "contrast_a" in log.losses[-1] else "--lambda-identity 5"
+    """The setting that leaves pictures of the target domain as they are."""
+    if log.config.one_sided():
+        weight, first = log.config.contrast.identity, "--contrast-identity 1"
+    else:
+        weight, first = log.config.losses.lambda_identity, "--lambda-identity 5"
+    return f"a higher {first.split()[0]}" if weight else first
 
 
 def _diversity(log: Log) -> Iterator[Complaint]:
@@ -292,14 +312,14 @@ def _diversity(log: Log) -> Iterator[Complaint]:
             yield Complaint(
                 f"diversity_{key}",
                 f"Mode collapse {way}: the translated pictures differ from each other only "
-                f"{share:.2f} times as much as real ones. Usually helps: a higher "
-                f"{_keeps_content(log)}, a lower --learning-rate, --generator-skip.",
+                f"{share:.2f} times as much as real ones. "
+                + _helps(log, _keeps_content(log), _LOWER_RATE, _SKIP),
             )
 
 
 def _discriminators(log: Log) -> Iterator[Complaint]:
     # A student that is as good as its teacher makes a discriminator guess.
-    imitates = any(name.startswith("teacher_") for name in log.losses[-1])
+    imitates = bool(log.config.distillation.teacher)
     for domain in "ab":
         real, fake, margin = (
             _value(log.measured[-1], f"{name}_{domain}")
@@ -314,22 +334,27 @@ def _discriminators(log: Log) -> Iterator[Complaint]:
             yield Complaint(
                 f"discriminator_{domain}",
                 f"{name} knows its training pictures by heart: margin {known:.2f} on them, "
-                f"{margin:.2f} on test pictures. Usually helps: --discriminator-augment "
-                "color,translation,cutout, more pictures, fewer --discriminator-filters.",
+                f"{margin:.2f} on test pictures. "
+                + _helps(log, _AUGMENT, "more pictures", "fewer --discriminator-filters"),
             )
         elif min(real, fake) >= ACCURACY_STRONG and margin >= MARGIN_STRONG:
             yield Complaint(
                 f"discriminator_{domain}",
-                f"{name} is too strong: {told}, so the generator learns little from it. Usually "
-                "helps: fewer --discriminator-filters, a lower --discriminator-weight, "
-                "--discriminator-augment color,translation,cutout.",
+                f"{name} is too strong: {told}, so the generator learns little from it. "
+                + _helps(
+                    log, "fewer --discriminator-filters", "a lower --discriminator-rate", _AUGMENT
+                ),
             )
         elif _guesses(log.measured, domain) and not imitates:
             yield Complaint(
                 f"discriminator_{domain}",
-                f"{name} is too weak: {told}, which is guessing. Usually helps: more "
-                "--discriminator-filters, a higher --discriminator-weight, a lower "
-                "--learning-rate.",
+                f"{name} is too weak: {told}, which is guessing. "
+                + _helps(
+                    log,
+                    "more --discriminator-filters",
+                    "a higher --discriminator-rate",
+                    _LOWER_RATE,
+                ),
             )
 
 
@@ -345,15 +370,16 @@ def _guesses(measured: list[Record], domain: str) -> bool:
 
 def _generator_losses(log: Log) -> Iterator[Complaint]:
     # What it is where the discriminator takes everything for real; the Wasserstein loss has no end.
-    least = {"hinge": -1.0, "wasserstein": -math.inf}.get(log.gan_loss, 0.0)
+    bounds = {"hinge": -1.0, "wasserstein": -math.inf}
+    least = bounds.get(log.config.losses.gan_loss, 0.0)
     for key, way in _WAYS.items():
         recent = _recent(log.losses, f"generator_{key}")
         if recent < least + GENERATOR_LOSS:
             yield Complaint(
                 f"generator_{key}",
                 f"The adversarial loss of the generator {way} has collapsed to {recent:.4f}: the "
-                "discriminator takes everything for real. Usually helps: more "
-                "--discriminator-filters, a lower --learning-rate.",
+                "discriminator takes everything for real. "
+                + _helps(log, "more --discriminator-filters", _LOWER_RATE),
             )
 
 
@@ -364,7 +390,7 @@ def _colours(log: Log) -> Iterator[Complaint]:
             yield Complaint(
                 f"brightness_{key}",
                 f"Colours inverted {way}: bright becomes dark (correlation {correlation:.2f}). "
-                f"Usually helps: {_keeps_colours(log)}, --generator-skip, or another --seed.",
+                + _helps(log, _keeps_colours(log), _SKIP, "another --seed"),
             )
 
 
@@ -375,8 +401,7 @@ def _clipped(log: Log) -> Iterator[Complaint]:
             yield Complaint(
                 f"clipped_{key}",
                 f"Black or saturated patches {way}: {share:.0%} more of the picture than in real "
-                f"ones. Usually helps: a lower --learning-rate, {_keeps_colours(log)}, "
-                "--generator-upsampling resize.",
+                "ones. " + _helps(log, _LOWER_RATE, _keeps_colours(log), _SMOOTH),
             )
 
 
@@ -388,30 +413,27 @@ def _cycle(log: Log) -> Iterator[Complaint]:
             yield Complaint(
                 name,
                 f"The cycle error of {domain.upper()} is rising: {windows[-1]:.3f} after "
-                f"{min(windows):.3f}. Usually helps: a lower --learning-rate, a higher "
-                "--lambda-cycle.",
+                f"{min(windows):.3f}. " + _helps(log, _LOWER_RATE, _keeps_content(log)),
             )
 
 
 def _gradients(log: Log) -> Iterator[Complaint]:
     for kind in ("generators", "discriminators"):
         name = f"gradient_{kind}"
-        values = [_value(record, name) for record in log.measured if record["step"] > 0]
+        looks = [look for look in log.measured if look["step"] > 0 and name in look]
+        values = [_value(look, name) for look in looks]
         if not values:
             continue
         usual = float(np.nanmedian(values[:-1])) if len(values) > 3 else math.inf
-        if not math.isfinite(values[-1]):
-            words = "not finite. Usually helps: a lower --learning-rate, --precision float32"
-        elif values[-1] > GRADIENT_RISE * usual:
-            words = f"{values[-1]:.3g}, usually {usual:.3g}. Usually helps: a lower --learning-rate"
+        if values[-1] > GRADIENT_RISE * usual:
+            words, advice = f"{values[-1]:.3g}, usually {usual:.3g}", (_LOWER_RATE,)
         elif values[-1] < GRADIENT_LEAST:
-            words = (
-                f"only {values[-1]:.1e}, so nothing is learnt any more. Usually helps: a lower "
-                "--learning-rate from the start, another --gan-loss"
-            )
+            words = f"only {values[-1]:.1e}, so nothing is learnt any more"
+            advice = (f"{_LOWER_RATE} from the start", "another --gan-loss")
         else:
             continue
-        yield Complaint(name, f"The gradient norm of the {kind} is {words}.")
+        text = f"The gradient norm of the {kind} is {words}. {_helps(log, *advice)}"
+        yield Complaint(name, text)
 
 
 _CHECKS: tuple[Callable[[Log], Iterator[Complaint]], ...] = (

@@ -150,7 +150,8 @@ class Training:
                 if self.step.nonfinite.longest.numpy() >= self.config.run.max_nonfinite:
                     raise _NotFinite
                 self._write_what_is_due(log, means, bar)
-            self.checkpoints.save()
+            if self.finished() or self._is_sound():
+                self.checkpoints.save()
             self.interrupted = signal.SIGINT in received
         if self.cluster.is_chief:
             write_report(self.run_dir)
@@ -196,7 +197,12 @@ class Training:
         self.checkpoints.restore_latest()
         self.checkpoints.note_roll_back(half)
         self.step.nonfinite.forget()
+        self._checkpoint_waits = False
         return True
+
+    def _is_sound(self) -> bool:
+        """Whether the last step was finite: other weights would take a place to go back to."""
+        return not self.step.nonfinite.in_row.numpy()
 
     def _describe_nonfinite(self) -> str:
         found, run = self.step.nonfinite, self.config.run
@@ -320,8 +326,7 @@ class Training:
             self._show(log)
         if show or evaluate:
             self._report(log, bar)
-        # Weights that give no finite step would take the place of those to go back to.
-        is_sound = not self.step.nonfinite.in_row.numpy()
+        is_sound = self._is_sound()
         self._checkpoint_waits |= done % run.checkpoint_every == 0
         if self._checkpoint_waits and is_sound:
             self.checkpoints.save()

@@ -266,6 +266,14 @@ def test_fewer_pairs_are_those_of_the_first_names_in_whatever_order_they_lie(tmp
         assert [names[place] for place in evaluator._places[domain]] == sorted(names)
 
 
+def test_pictures_without_a_partner_do_not_count_where_pairs_are_chosen(tmp_path):
+    shards = pack_charts(tmp_path, trainA=4, trainB=4, testA=5, testB=2)
+    (tmp_path / "mended").mkdir()
+    mended = dataclasses.replace(shards, mended=tmp_path / "mended")
+    protocol = Evaluator(mended, SMALL, None, paired=True, max_images=3).protocol()
+    assert (protocol["pictures"], protocol["pairs"]) == ("2 of testA, 2 of testB", 2)
+
+
 @pytest.mark.parametrize(
     ("preprocess", "told"),
     [

@@ -126,6 +126,7 @@ LAYERS = {
     "affine_norm": (lambda: InstanceNormalization(affine=True, epsilon=1e-3), (2, 8, 6, 4)),
     "convolution": (lambda: layers.Conv2D(5, 3, pad=1, strides=2), (2, 8, 6, 4)),
     "convolution_4": (lambda: layers.Conv2D(5, 4, pad=1, use_bias=False), (2, 9, 7, 4)),
+    "convolution_same": (lambda: layers.Conv2D(5, 4, pad="same", strides=2), (2, 9, 7, 4)),
     "enlarging": (lambda: layers.EnlargingConv2D(5, padding_mode="reflect"), (2, 4, 3, 4)),
     "bilinear": (lambda: layers.EnlargingConv2D(5, interpolation="bilinear"), (2, 4, 3, 4)),
     "transpose": (lambda: layers.Conv2DTranspose(5), (2, 4, 3, 4)),
@@ -166,6 +167,20 @@ def test_a_layers_shape_is_what_it_says(layer_and_images):
         keras.Input((None, None, images.shape[-1]))
     )
     assert tuple(symbolic.shape) == (None, None, None, shape[-1])
+
+
+@pytest.mark.parametrize("strides", [1, 2])
+@pytest.mark.parametrize("kernel", [2, 4])
+def test_same_is_keras_same(kernel, strides):
+    images = normal((2, 9, 8, 3))
+    mine = layers.Conv2D(5, kernel, pad="same", strides=strides, bias_initializer="normal")
+    theirs = keras.layers.Conv2D(5, kernel, strides, padding="same")
+    upstream = normal(mine(images).shape, seed=2)
+    theirs(images)
+    theirs.set_weights(mine.get_weights())
+    found, right = (values_and_gradients(layer, images, upstream) for layer in (mine, theirs))
+    for one, other in zip(found, right):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(1, 4, 6, 3), (2, 1, 5, 2)])
@@ -309,11 +324,12 @@ def test_precision_scope_ends_with_its_block():
     "layer",
     [
         lambda: layers.Conv2D(3, 3, pad=1),
+        lambda: layers.Conv2D(3, 2, pad="same", strides=2),
         lambda: layers.SpectralConv2D(3, 3, pad=1),
         lambda: layers.EnlargingConv2D(3),
         lambda: layers.Conv2DTranspose(3),
     ],
-    ids=["convolution", "spectral", "enlarging", "transposed"],
+    ids=["convolution", "same", "spectral", "enlarging", "transposed"],
 )
 def test_a_biass_gradient_is_summed_in_float32(layer):
     """In bfloat16, a sum of many like numbers stops growing."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 
 import numpy as np
 import pytest
@@ -165,6 +166,31 @@ def test_what_is_due_at_a_bad_step_waits_for_a_sound_one(new_run, eager):
     assert training.run()
     folder = training.run_dir / "checkpoints"
     assert (steps_saved(folder), best_step(folder)) == ([8, 5], 8)
+
+
+def test_a_stop_in_a_bad_row_keeps_the_last_sound_checkpoint(new_run, eager):
+    def bad(step):
+        if step == 5:
+            signal.raise_signal(signal.SIGTERM)
+        return step >= 3
+
+    training = new_run(max_nonfinite=9)
+    spoil(training, bad)
+    assert not training.run()
+    assert training.state.steps_done() == 6
+    assert steps_saved(training.run_dir / "checkpoints") == [2]
+
+
+def test_a_checkpoint_that_waited_for_a_sound_step_is_not_saved_after_a_roll_back(
+    new_run, monkeypatch, eager
+):
+    training, told = new_run(on_nonfinite="rollback", checkpoint_every=4), []
+    factor = training.state.rate_factor
+    spoil(training, lambda step: tf.logical_and(step >= 3, factor.read_value() > 0.3))
+    monkeypatch.setattr(loop, "warn", told.append)
+    assert training.run()
+    ends = ["going back to step 0 with 0.5", "going back to step 0 with 0.25"]
+    assert all(end in text for end, text in zip(ends, told, strict=True))
 
 
 def test_a_roll_back_goes_on_with_half_the_rate(new_run, capsys, eager):
