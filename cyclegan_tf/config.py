@@ -181,7 +181,9 @@ class DiscriminatorConfig(Section):
     channels: int = setting(1, "channels of the decision map", low=1, high=16)
     affine: bool = setting(False, "a learnt scale and shift in the discriminator's instance norm")
     spectral_norm: bool = setting(
-        False, "every kernel of the discriminator is divided by its largest singular value"
+        False,
+        "every kernel of the discriminator is divided by its largest singular value, and there is "
+        "no instance norm in it",
     )
     augment: str = setting(
         "none",

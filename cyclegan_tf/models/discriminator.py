@@ -53,6 +53,7 @@ def feature_extractor(discriminator: keras.Model) -> keras.Model:
 
 
 def _layer(x, filters, stride, settings: DiscriminatorConfig, initializers, name, *, norm=True):
+    norm = norm and not settings.spectral_norm  # which it would undo
     x = _convolution(x, filters, stride, settings, initializers, name, bias=not norm)
     if norm:
         x = layers.InstanceNormalization(affine=settings.affine, name=f"{name}_norm")(x)
