@@ -229,3 +229,8 @@ def refuse_idle(config: Config, given: dict[str, Any]) -> None:
         for name in idle:
             if name in given and given[name] != defaults[name] and is_off:
                 raise UserError(f"{flag(name)} {given[name]}: does nothing without {flag(needed)}")
+    if given.get("discriminator_affine") and config.discriminator.spectral_norm:
+        raise UserError(
+            "--discriminator-affine True: does nothing with --discriminator-spectral-norm, which "
+            "stands in place of the norm"
+        )

@@ -224,6 +224,11 @@ def test_an_unknown_preset_is_one_line_with_the_right_ones():
             "--load-size 512: does nothing without --preprocess",
         ),
         (
+            {"discriminator_affine": True, "discriminator_spectral_norm": True},
+            "--discriminator-affine True: does nothing with --discriminator-spectral-norm, which "
+            "stands in place of the norm",
+        ),
+        (
             {"evaluate_paired": True},
             "--evaluate-paired True: does nothing without --evaluate-every",
         ),
