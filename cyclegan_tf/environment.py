@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from cyclegan_tf.errors import UserError, first_line
+
 _STDERR = 2  # the descriptor, which native code writes to past ``sys.stderr``
 _LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 
@@ -45,6 +47,25 @@ def prepare_environment(in_halves: bool = False) -> None:
     os.environ.setdefault(_LOG_LEVEL, "3")
     if in_halves:
         os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(max(1, _cores() // 2)))
+
+
+@contextmanager
+def enough_memory(short: str, advice: str) -> Iterator[None]:
+    """Where a device has too little memory inside, one line says so.
+
+    Args:
+        short: what it is too little for, with the flag.
+        advice: what helps.
+
+    Raises:
+        UserError: if TensorFlow finds no memory.
+    """
+    import tensorflow as tf
+
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        raise UserError(f"{short} ({first_line(error)}); {advice}") from None
 
 
 @contextmanager

@@ -11,13 +11,11 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from cyclegan_tf.config import FEATURE_NETWORKS, LARGEST_INT, LEAST_EVALUATED, Config
-from cyclegan_tf.environment import start_tensorflow
-from cyclegan_tf.errors import UserError, first_line, run_command
+from cyclegan_tf.environment import enough_memory, start_tensorflow
+from cyclegan_tf.errors import UserError, run_command
 from cyclegan_tf.flags import Parser, add_weights_flag
 from cyclegan_tf.training.run_directory import check_output
 
@@ -101,7 +99,8 @@ def evaluate(arguments: argparse.Namespace, config: Config) -> dict:
     shards = open_data_of(arguments.run_dir, config.data.data, arguments.data)
     network = load_feature_network(arguments.features, arguments.feature_weights)
     is_own = not arguments.data  # what the run was told of its own pictures holds for no others
-    with readable(shards), _enough_memory(arguments.run_dir, size):
+    short = f"--run-dir {arguments.run_dir}: too little memory for its pictures of {size} px"
+    with readable(shards), enough_memory(short, "with CUDA_VISIBLE_DEVICES=-1 the CPU's is used"):
         evaluator = Evaluator(
             shards,
             config.data,
@@ -121,20 +120,6 @@ def evaluate(arguments: argparse.Namespace, config: Config) -> dict:
         "scores": scores,
         **baselines,
     }
-
-
-@contextmanager
-def _enough_memory(run_dir: Path, size: int) -> Iterator[None]:
-    """Where a device has too little memory, says what has more."""
-    import tensorflow as tf
-
-    try:
-        yield
-    except tf.errors.ResourceExhaustedError as error:
-        raise UserError(
-            f"--run-dir {run_dir}: too little memory for its pictures of {size} px "
-            f"({first_line(error)}); with CUDA_VISIBLE_DEVICES=-1 the CPU's is used"
-        ) from None
 
 
 def format_table(result: dict) -> str:

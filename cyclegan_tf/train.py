@@ -14,13 +14,13 @@ import shutil
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from cyclegan_tf.cluster import VARIABLE, Cluster
 from cyclegan_tf.config import Config
 from cyclegan_tf.data.shards import MENDED, Shards
-from cyclegan_tf.environment import prepare_environment, start_tensorflow
+from cyclegan_tf.environment import enough_memory, prepare_environment, start_tensorflow
 from cyclegan_tf.errors import UserError, check_local, first_line, run_command
 from cyclegan_tf.flags import Parser, add_setting_flags, given_settings
 from cyclegan_tf.presets import make_config, refuse_idle
@@ -176,20 +176,15 @@ def _other_workers() -> Iterator[None]:
         ) from None
 
 
-@contextmanager
-def _enough_memory(config: Config) -> Iterator[None]:
+def _enough_memory(config: Config) -> AbstractContextManager[None]:
     """Where a device has too little memory, says what takes less."""
-    import tensorflow as tf
-
-    try:
-        yield
-    except tf.errors.ResourceExhaustedError as error:
-        can_recompute = not (config.run.recompute or config.one_sided() or config.generator.dropout)
-        advice = "--recompute true takes less, also in a run that has begun; " * can_recompute
-        raise UserError(
-            f"--image-size {config.data.image_size}, --batch-size {config.run.batch_size}: too "
-            f"little memory ({first_line(error)}); {advice}smaller ones need another --run-dir"
-        ) from None
+    can_recompute = not (config.run.recompute or config.one_sided() or config.generator.dropout)
+    return enough_memory(
+        f"--image-size {config.data.image_size}, --batch-size {config.run.batch_size}: too little "
+        "memory",
+        "--recompute true takes less, also in a run that has begun; " * can_recompute
+        + "smaller ones need another --run-dir",
+    )
 
 
 def _train(config: Config, run_dir: Path, export_dir: Path) -> int:

@@ -51,12 +51,12 @@ def expected_seconds_per_step(
     own = 3 if config.losses.gradient_penalty else 2
     teaching = sum(_seconds(teacher, [images]) for teacher in teachers)
     teaching += discriminator * (1 + _TO_INPUT) * len(teachers) / ways
+    judging = discriminator * (_TO_INPUT + _WITH_GRADIENT * own)
     if config.one_sided():  # one generator; a half of its forward pass goes for the features
-        passes = 1 + (1 if config.contrast.identity else 0)
-        generators = generator * _WITH_GRADIENT * passes * 1.5
-        return teaching + generators + discriminator * (_TO_INPUT + _WITH_GRADIENT * own)
-    generators = generator * _WITH_GRADIENT * (1 + cycle + identity)
-    return teaching + generators + discriminator * (_TO_INPUT + _WITH_GRADIENT * own)
+        passes = 1.5 * (2 if config.contrast.identity else 1)
+    else:
+        passes = 1 + cycle + identity
+    return generator * _WITH_GRADIENT * passes + judging + teaching
 
 
 def duration_text(seconds: float) -> str:
