@@ -126,8 +126,10 @@ def _packed_apart(data: str) -> Path:
             f"--data {data}: its packing was ended (exit status {process.exitcode}); the same "
             "command goes on with it"
         ) from None
-    finally:
+    except BaseException:  # Ctrl-C above all; what has answered is left to end by itself
         process.terminate()
+        raise
+    finally:
         process.join()
     if isinstance(result, UserError):
         raise result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -195,3 +196,17 @@ def test_packing_apart_that_is_ended_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "_pack_and_send", end_at_once)
     with pytest.raises(UserError, match=r"its packing was ended \(exit status 9\); the same"):
         open_data(str(tmp_path), apart=True)
+
+
+def answer_and_go_on(data: str, sender) -> None:
+    sender.send(UserError("wrong"))
+    time.sleep(0.5)
+    (Path(data) / "tidied up").touch()
+
+
+def test_packing_apart_is_left_to_end_by_itself_when_it_has_answered(tmp_path, monkeypatch):
+    """Ended while it tidies up, it would leave warnings below the error's line."""
+    monkeypatch.setattr(sources, "_pack_and_send", answer_and_go_on)
+    with pytest.raises(UserError, match="wrong"):
+        open_data(str(tmp_path), apart=True)
+    assert (tmp_path / "tidied up").exists()
