@@ -44,7 +44,7 @@ GENERATOR_LOSS = 0.02
 INVERTED = -0.2
 CLIPPED = 0.05
 CYCLE_RISE = 1.5
-GRADIENT_RISE, GRADIENT_LEAST = 10.0, 1e-5
+GRADIENT_RISE, GRADIENT_FALL, GRADIENT_LEAST = 10.0, 0.03, 1e-5
 
 
 class Log(NamedTuple):
@@ -332,14 +332,14 @@ def _discriminators(log: Log) -> Iterator[Complaint]:
         known = _value(log.measured[-1], f"margin_trained_{domain}")
         if known >= MARGIN_BY_HEART and margin <= SHARE_UNSEEN * known:
             yield Complaint(
-                f"discriminator_{domain}",
+                f"discriminator_by_heart_{domain}",
                 f"{name} knows its training pictures by heart: margin {known:.2f} on them, "
                 f"{margin:.2f} on test pictures. "
                 + _helps(log, _AUGMENT, "more pictures", "fewer --discriminator-filters"),
             )
         elif min(real, fake) >= ACCURACY_STRONG and margin >= MARGIN_STRONG:
             yield Complaint(
-                f"discriminator_{domain}",
+                f"discriminator_strong_{domain}",
                 f"{name} is too strong: {told}, so the generator learns little from it. "
                 + _helps(
                     log, "fewer --discriminator-filters", "a lower --discriminator-rate", _AUGMENT
@@ -347,7 +347,7 @@ def _discriminators(log: Log) -> Iterator[Complaint]:
             )
         elif _guesses(log.measured, domain) and not imitates:
             yield Complaint(
-                f"discriminator_{domain}",
+                f"discriminator_weak_{domain}",
                 f"{name} is too weak: {told}, which is guessing. "
                 + _helps(
                     log,
@@ -419,21 +419,46 @@ def _cycle(log: Log) -> Iterator[Complaint]:
 
 def _gradients(log: Log) -> Iterator[Complaint]:
     for kind in ("generators", "discriminators"):
-        name = f"gradient_{kind}"
-        looks = [look for look in log.measured if look["step"] > 0 and name in look]
-        values = [_value(look, name) for look in looks]
-        if not values:
+        norms = _gradient_norms(log, f"gradient_{kind}")
+        if not norms:
             continue
-        usual = float(np.nanmedian(values[:-1])) if len(values) > 3 else math.inf
-        if values[-1] > GRADIENT_RISE * usual:
-            words, advice = f"{values[-1]:.3g}, usually {usual:.3g}", (_LOWER_RATE,)
-        elif values[-1] < GRADIENT_LEAST:
-            words = f"only {values[-1]:.1e}, so nothing is learnt any more"
-            advice = (f"{_LOWER_RATE} from the start", "another --gan-loss")
-        else:
+        *earlier, (now, has_fallen) = norms
+        alive = [norm for norm, had_fallen in earlier if not had_fallen]
+        usual = float(np.nanmedian(alive)) if len(alive) >= 3 else math.nan
+        said = f"The gradient norm of the {kind} is"
+        if now > GRADIENT_RISE * usual:
+            yield Complaint(
+                f"gradient_high_{kind}",
+                f"{said} {now:.3g}, usually {usual:.3g}. {_helps(log, _LOWER_RATE)}",
+            )
+        elif now < GRADIENT_LEAST or (has_fallen and now < GRADIENT_FALL * usual):
+            yield Complaint(
+                f"gradient_low_{kind}",
+                f"{said} only {now:.1e}, so nothing is learnt any more. "
+                + _helps(log, f"{_LOWER_RATE} from the start", "another --gan-loss"),
+            )
+
+
+def _gradient_norms(log: Log, name: str) -> list[tuple[float, bool]]:
+    """The root of the mean squared norm between each look and the one before it.
+
+    Adam's second moments, which a look holds, forget over thousands of steps; so what they were at
+    the look before is taken out of them.
+
+    Returns:
+        Each with whether it is but a small part of the moments, as it stays while nothing is added
+        to them.
+    """
+    norms, before, sum_before, beta = [], 0, 0.0, log.config.optimizer.beta_2
+    for look in log.measured:
+        step, value = look["step"], _value(look, name)
+        if step <= before or name not in look:
             continue
-        text = f"The gradient norm of the {kind} is {words}. {_helps(log, *advice)}"
-        yield Complaint(name, text)
+        squares, fading = value**2 * (1.0 - beta**step), beta ** (step - before)
+        norm = math.sqrt(max(squares - fading * sum_before, 0.0) / (1.0 - fading))
+        norms.append((norm, norm < GRADIENT_FALL * value))
+        before, sum_before = step, squares
+    return norms
 
 
 _CHECKS: tuple[Callable[[Log], Iterator[Complaint]], ...] = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import numpy as np
@@ -64,14 +65,14 @@ def test_a_good_run_hears_nothing():
 
 
 def test_a_student_may_make_the_discriminators_guess():
-    assert checks(run(GUESSING)) == ["discriminator_a"]
+    assert checks(run(GUESSING)) == ["discriminator_weak_a"]
     assert checks(run(GUESSING), teacher="runs/teacher") == []
 
 
 def test_a_discriminator_may_guess_for_a_moment():
     guessing = {**good(4100), **GUESSING}
     assert checks([*run(), guessing]) == []
-    assert checks([*run(), guessing, {**guessing, "step": 4200}]) == ["discriminator_a"]
+    assert checks([*run(), guessing, {**guessing, "step": 4200}]) == ["discriminator_weak_a"]
     assert checks([guessing]) == []
 
 
@@ -87,25 +88,25 @@ def test_a_small_margin_is_no_guess_where_real_pictures_are_still_ranked_above()
         ({"diversity_ba": 0.0}, "diversity_ba", "Mode collapse B to A"),
         (
             {"accuracy_real_b": 1.0, "accuracy_fake_b": 0.995, "margin_b": 0.97},
-            "discriminator_b",
+            "discriminator_strong_b",
             "Discriminator B is too strong: it tells 100% of real",
         ),
         (
             GUESSING,
-            "discriminator_a",
+            "discriminator_weak_a",
             "Discriminator A is too weak: it tells 20% of real",
         ),
         (
             {"margin_b": 0.02, "margin_trained_b": 0.6, "accuracy_real_b": 0.3},
-            "discriminator_b",
+            "discriminator_by_heart_b",
             "Discriminator B knows its training pictures by heart: margin 0.60 on them, 0.02 on",
         ),
         ({"generator_ba": 0.001}, "generator_ba", "generator B to A has collapsed to 0.0010"),
         ({"brightness_ab": -0.6}, "brightness_ab", "Colours inverted A to B"),
         ({"clipped_ba": 0.21}, "clipped_ba", "Black or saturated patches B to A: 21%"),
         ({"cycle_a": 0.6}, "cycle_a", "cycle error of A is rising"),
-        ({"gradient_generators": 80.0}, "gradient_generators", "80, usually 4"),
-        ({"gradient_discriminators": 1e-7}, "gradient_discriminators", "nothing is learnt"),
+        ({"gradient_generators": 80.0}, "gradient_high_generators", "257, usually 3.99"),
+        ({"gradient_discriminators": 1e-7}, "gradient_low_discriminators", "nothing is learnt"),
     ],
 )
 def test_each_fault_is_named_alone(last, check, words):
@@ -117,6 +118,36 @@ def test_each_fault_is_named_alone(last, check, words):
     assert words in complaint.text
     assert "Usually helps: " in complaint.text
     assert "\n" not in complaint.text
+
+
+def looks_at(norm_at: Callable[[int], float], steps: int, every: int) -> list[dict]:
+    """What is logged of gradients with such norms, by Adam's own recurrence in float32."""
+    moment, records = np.float32(0.0), []
+    for step in range(1, steps + 1):
+        square = np.float32(norm_at(step) ** 2)
+        moment += (square - moment) * np.float32(1.0 - 0.999)
+        if step % every == 0:
+            value = math.sqrt(float(moment) / (1.0 - 0.999**step))
+            records.append({**good(step), "gradient_generators": float(f"{value:.7g}")})
+    return records
+
+
+@pytest.mark.parametrize("every", [100, 1000])
+def test_a_gradient_that_dies_is_told_at_the_next_look_and_as_long_as_it_is_dead(every):
+    usual = np.random.default_rng(0).lognormal(1.0, 0.5, 60_000)
+    records = looks_at(lambda step: usual[step] if step <= 5000 else 0.0, 40_000, every)
+    told = {len(records[:count]) * every: checks(records[:count]) for count in range(1, 41)}
+    told |= {40_000: checks(records), 20_000: checks(records[: 20_000 // every])}
+    for step, found in told.items():
+        assert found == (["gradient_low_generators"] if step > 5000 else []), step
+
+
+def test_a_single_spike_is_told_once():
+    usual = np.random.default_rng(0).lognormal(1.0, 0.5, 60_000)
+    records = looks_at(lambda step: usual[step] * (3000 if step == 5050 else 1), 9000, 100)
+    found = [checks(records[:count]) for count in range(1, 91)]
+    assert [number for number, names in enumerate(found) if names] == [50]
+    assert found[50] == ["gradient_high_generators"]
 
 
 @pytest.mark.parametrize(
