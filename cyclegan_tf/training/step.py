@@ -21,7 +21,7 @@ Metrics = dict  # name → float32 scalar
 # One number per random choice of a step, so that no two share a seed.
 _SEED_HISTORY_A, SEED_HISTORY_B = range(2)
 _SEED_PENALTY = {"a": 2, "b": 3}
-_SEED_AUGMENT = 1 << 30  # of the first of four augmentations; far from the others' numbers
+_SEED_AUGMENT = 1 << 30  # of the first of six augmentations; far from the others' numbers
 
 
 class TrainingStep:
@@ -299,7 +299,7 @@ class TrainingStep:
         return tape.gradient(loss, variables), metrics
 
     def _augmented(self, images: tf.Tensor, number: int) -> tf.Tensor:
-        """What a discriminator sees of pictures; the numbers tell a step's four places apart."""
+        """What a discriminator sees of pictures; the numbers tell a step's places apart."""
         policy = self.config.discriminator.augmentations()
         if not policy:
             return images
@@ -316,7 +316,8 @@ class TrainingStep:
         loss *= weights.discriminator_weight
         metrics = {"discriminator": loss}
         if weights.gradient_penalty:
-            penalty = self._penalty(discriminator, real, fake, seed_number)
+            shown_real, _ = tf.split(shown, 2)
+            penalty = self._penalty(discriminator, shown_real, fake, seed_number)
             loss += weights.gradient_penalty * penalty
             metrics["penalty"] = penalty
         return loss, metrics
@@ -329,7 +330,7 @@ class TrainingStep:
 
         if self.config.losses.gradient_penalty_at == "real":
             return losses.real_penalty(judge, real)
-        fake = tf.stop_gradient(fake)
+        fake = self._augmented(tf.stop_gradient(fake), seed_number + 2)
         return losses.interpolates_penalty(judge, real, fake, self._seed(seed_number))
 
     def _seed(self, number: int) -> tf.Tensor:

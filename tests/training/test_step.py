@@ -9,6 +9,7 @@ import tensorflow as tf
 from cyclegan_tf.models.layers import Dropout, trainable_variables
 from cyclegan_tf.models.networks import build_generators
 from cyclegan_tf.training import losses
+from cyclegan_tf.training import step as step_module
 from cyclegan_tf.training.history import ImageHistory
 
 GAN_METRICS = {
@@ -124,15 +125,30 @@ def check_penalties(step, arguments, terms) -> None:
     assert penalties == pytest.approx([float(term()) for _, term in terms], rel=1e-4)
 
 
-def test_discriminators_get_the_gradient_of_the_penalty(tiny_config, new_training, pictures):
+def pale(images: tf.Tensor, *_of_augment: object) -> tf.Tensor:
+    """An augmentation that can be done by hand."""
+    return 0.5 * images + 0.25
+
+
+@pytest.fixture(params=["none", "color"])
+def shown(request, monkeypatch):
+    """The augmentation to set, and what it makes of pictures that a discriminator sees."""
+    monkeypatch.setattr(step_module, "augment", pale)
+    return request.param, (pale if request.param == "color" else tf.identity)
+
+
+def test_discriminators_get_the_gradient_of_the_penalty(tiny_config, new_training, pictures, shown):
     """With generated pictures equal to real ones, every interpolate is the real one."""
-    config = tiny_config("selfie2anime-v2", batch_size=2, discriminator_weight=0.0)
+    augment, see = shown
+    config = tiny_config(
+        "selfie2anime-v2", batch_size=2, discriminator_weight=0.0, discriminator_augment=augment
+    )
     step, real = new_training(config), pictures(2)
     enlarged(step)
     judges = step.state.networks[2:]
 
     def penalty_of(judge):
-        images = tf.constant(real)
+        images = see(tf.constant(real))
         with tf.GradientTape() as tape:
             tape.watch(images)
             decisions = tf.reduce_mean(judge(images), axis=[1, 2, 3])
@@ -293,9 +309,16 @@ def test_every_preset_trains(preset, tiny_config, new_training, pairs, pictures,
     assert step.state.steps_done() == 1
 
 
-def test_the_penalty_at_real_pictures_takes_no_generated_ones(tiny_config, new_training, pictures):
+def test_the_penalty_at_real_pictures_takes_no_generated_ones(
+    tiny_config, new_training, pictures, shown
+):
+    augment, see = shown
     config = tiny_config(
-        batch_size=2, discriminator_weight=0.0, gradient_penalty=3.0, gradient_penalty_at="real"
+        batch_size=2,
+        discriminator_weight=0.0,
+        gradient_penalty=3.0,
+        gradient_penalty_at="real",
+        discriminator_augment=augment,
     )
     step = new_training(config)
     enlarged(step)
@@ -303,6 +326,7 @@ def test_the_penalty_at_real_pictures_takes_no_generated_ones(tiny_config, new_t
     judges = step.state.networks[2:]
 
     def penalty_of(judge, real):
+        real = see(real)
         with tf.GradientTape() as tape:
             tape.watch(real)
             decisions = judge(real)
