@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from cyclegan_tf.config import Config
@@ -55,22 +56,18 @@ class Examiner:
         return complaints(records, self.total_steps, self.config)
 
 
-def newest_is_best(records: list[Record], best_step: int | None) -> bool:
-    """Whether the newest scores are better than those of the checkpoint kept as the best.
+def step_of_best(records: list[Record], steps: Collection[int | None]) -> int | None:
+    """The step, of ``steps``, whose scores are the best, the first of equals; None without any.
 
-    KIDs by other weights of the feature network do not compare: then they are.
+    KIDs by other weights of the feature network do not compare: those of the newest scores count.
 
     Args:
         records: all lines of metrics.jsonl so far, oldest first.
-        best_step: the step of that checkpoint; None if there is none.
+        steps: where there are checkpoints to choose from.
     """
-    scored = [record for record in records if _judged_by(record)]
-    if not scored:
-        return False
-    newest, judge = criterion(scored[-1]), _weights(records, scored[-1])
-    rivals = [record for record in scored if record["step"] == best_step]
-    kept = [criterion(rival) for rival in rivals if _weights(records, rival) == judge]
-    return newest is not None and all(value is None or newest < value for value in kept)
+    scored = [r for r in records if r["step"] in steps and criterion(r) is not None]
+    rivals = [r for r in scored if _weights(records, r) == _weights(records, scored[-1])]
+    return min(rivals, key=criterion)["step"] if rivals else None
 
 
 def criterion(record: Record) -> float | None:
@@ -120,4 +117,5 @@ def _evaluator(config: Config, shards: Shards) -> Evaluator | None:
         max_images=settings.images,
         paired=paired,
         paired_flag="--evaluate-paired",
+        limit_flag="--evaluate-images",
     )

@@ -27,10 +27,10 @@ from cyclegan_tf.models.layers import precision_scope
 from cyclegan_tf.reporting.metrics import MetricsLog, read_metrics
 from cyclegan_tf.reporting.progress import Progress
 from cyclegan_tf.reporting.report import write_report
-from cyclegan_tf.training.checkpoints import Checkpoints, best_step, start_from, warn
+from cyclegan_tf.training.checkpoints import Checkpoints, best_step, start_from, steps_saved, warn
 from cyclegan_tf.training.contrastive import make_step
 from cyclegan_tf.training.distillation import keep_teacher, load_teacher
-from cyclegan_tf.training.examiner import Examiner, criterion, newest_is_best
+from cyclegan_tf.training.examiner import Examiner, step_of_best
 from cyclegan_tf.training.gathering import Histories
 from cyclegan_tf.training.run_directory import data_identity
 from cyclegan_tf.training.sampler import Sampler
@@ -100,7 +100,7 @@ class Training:
         self._checkpoint_waits = False
         self.sampler = Sampler(shards, self.state.shown_generators(), config.data)
         self.examiner = Examiner(config, self.state, shards, self.total)
-        self._mark_forgotten_best()
+        self._mark_best()
 
     def finished(self) -> bool:
         """Whether every step has been taken."""
@@ -115,22 +115,26 @@ class Training:
         """
         if self.teacher and self.cluster.is_chief:
             keep_teacher(self.teacher, self.run_dir)
+        note = ""
         with stop_signals() as received:
             while True:
                 try:
-                    return self._run(received)
-                except _NotFinite:
-                    text = self._describe_nonfinite()
+                    return self._run(received, note)
+                except _NotFinite as error:
+                    text = str(error)
                     if not self._rolled_back():
+                        self._write_report()
                         other = " or with --on-nonfinite rollback"
                         raise UserError(
                             f"{text}: look at the pictures, or start another run with a lower "
                             f"--learning-rate{other * (self.state.rate_factor is None)}"
                         ) from None
                 rate = f"{float(self.state.rate_factor.numpy()):g} of the learning rate"
-                warn(f"{text}; going back to step {self.state.steps_done()} with {rate}")
+                note = f"{text}; going back to step {self.state.steps_done()} with {rate}"
+                warn(note)
 
-    def _run(self, received: list[int]) -> bool:
+    def _run(self, received: list[int], note: str) -> bool:
+        """``note``: what the log shall say first, of a session that failed before."""
         done, batch_size = self.state.steps_done(), self.config.run.batch_size
         if self.cluster.is_chief:
             log = MetricsLog(self.run_dir, done)
@@ -138,6 +142,8 @@ class Training:
         else:
             log = bar = _Nothing()
         with log, bar:
+            if note:
+                log.warn(done, note)
             if done == 0:
                 self._save_first()
                 self._show(log)
@@ -148,14 +154,19 @@ class Training:
                 means.add(steps, seconds, losses, skipped=bad - before)
                 bar.update(steps, losses if bad - before < steps else {})
                 if self.step.nonfinite.longest.numpy() >= self.config.run.max_nonfinite:
-                    raise _NotFinite
+                    text = self._describe_nonfinite()
+                    log.warn(self.state.steps_done(), text)
+                    raise _NotFinite(text)
                 self._write_what_is_due(log, means, bar)
             if self.finished() or self._is_sound():
                 self.checkpoints.save()
             self.interrupted = signal.SIGINT in received
+        self._write_report()
+        return self.finished()
+
+    def _write_report(self) -> None:
         if self.cluster.is_chief:
             write_report(self.run_dir)
-        return self.finished()
 
     def _show(self, log: MetricsLog) -> None:
         if self.cluster.is_chief:
@@ -169,17 +180,20 @@ class Training:
         for complaint in self.examiner.complaints(read_metrics(self.run_dir)):
             log.warn(done, complaint.text, complaint.check)
             bar.note(f"step {done}: {complaint.text}")
-        write_report(self.run_dir)
+        self._write_report()
 
-    def _mark_forgotten_best(self) -> None:
-        """Where the process died after the best checkpoint was saved, but before it was marked."""
+    def _mark_best(self) -> None:
+        """Marks the best of the checkpoints that are there.
+
+        Another one is marked where the process died between saving and marking, or where the one
+        that was marked has been set aside.
+        """
         if not (self.cluster.is_chief and self.examiner.evaluator):
             return
-        saved, folder = self.checkpoints.saved_step, self.checkpoints.folder
-        records = [one for one in read_metrics(self.run_dir) if one["step"] <= (saved or 0)]
-        scored = [one["step"] for one in records if criterion(one) is not None]
-        if scored and scored[-1] == saved and newest_is_best(records, best_step(folder)):
-            self.checkpoints.mark_best()
+        folder = self.checkpoints.folder
+        best = step_of_best(read_metrics(self.run_dir), steps_saved(folder))
+        if best is not None and best != best_step(folder):
+            self.checkpoints.mark_best(best)
 
     def _save_first(self) -> None:
         """A checkpoint of step 0, where it could not be made again or may be gone back to."""
@@ -196,6 +210,7 @@ class Training:
         self._over_workers(0.0)  # so that no worker looks for the newest one before that
         self.checkpoints.restore_latest()
         self.checkpoints.note_roll_back(half)
+        self._mark_best()
         self.step.nonfinite.forget()
         self._checkpoint_waits = False
         return True
@@ -333,14 +348,14 @@ class Training:
             self._checkpoint_waits = False
         if evaluate and is_sound and self._is_best():
             self.checkpoints.save()
-            if self.cluster.is_chief:
-                self.checkpoints.mark_best()
+            self._mark_best()
 
     def _is_best(self) -> bool:
         """Whether the newest scores, which the chief has taken, are the best so far."""
-        best = self.cluster.is_chief and newest_is_best(
-            read_metrics(self.run_dir), best_step(self.checkpoints.folder)
-        )
+        done, best = self.state.steps_done(), False
+        if self.cluster.is_chief:
+            rivals = {best_step(self.checkpoints.folder), done}
+            best = step_of_best(read_metrics(self.run_dir), rivals) == done
         return self._over_workers(float(best)) > 0
 
     def _losses(self, done: int, means: Means) -> dict[str, float]:

@@ -113,7 +113,7 @@ def weighed(tmp_path_factory, tiny_config, mirrored, shards):
         expected[name] = through(state.averages.ab, PICTURE)
         checkpoints.save()
         if name == "best":
-            checkpoints.mark_best()
+            checkpoints.mark_best(step)
     return run_dir, {**expected, "last": through(state.generators.ab, PICTURE)}
 
 

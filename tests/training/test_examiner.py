@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cyclegan_tf.errors import UserError
-from cyclegan_tf.training.examiner import Examiner, criterion, newest_is_best
+from cyclegan_tf.training.examiner import Examiner, criterion, step_of_best
 from tests.tiny import pack_charts, pack_demo
 
 
@@ -25,31 +25,32 @@ def test_the_error_to_the_truth_goes_before_kid():
     assert criterion({**scored(mae=30), "mae_ba": None}) is None  # was not finite
 
 
-def test_the_best_is_lower_than_what_is_kept():
+def test_the_best_is_the_first_of_the_lowest_whose_checkpoint_is_there():
     records = [scored(mae=28), {"step": 2}]
-    assert newest_is_best(records, None)
-    for mae, is_best in ((27, True), (28, False), (29, False)):
+    assert step_of_best(records, [1, 2]) == 1
+    for mae, best in ((27, 3), (28, 1), (29, 1)):
         newest = {**scored(mae=mae), "step": 3}
-        assert newest_is_best([*records, newest], 1) is is_best
-        assert newest_is_best([*records, newest], None)  # The best checkpoint is not there.
-    assert not newest_is_best([{"step": 1}], None)
+        assert step_of_best([*records, newest], {3, 2, 1}) == best
+        assert step_of_best([*records, newest], {None, 3}) == 3
+    assert step_of_best([{"step": 1}], [1]) is None
+    assert step_of_best(records, []) is None
     unscored = {**scored(mae=1), "mae_ba": None, "step": 3}  # was not finite
-    assert not newest_is_best([*records, unscored], 1)
-    assert not newest_is_best([*records, unscored], None)
+    assert step_of_best([*records, unscored], [1, 3]) == 1
+    assert step_of_best([*records, unscored], [3]) is None
 
 
 def test_scores_by_other_feature_weights_do_not_stand_in_the_way():
     first, second = ({"feature weights": name} for name in ("a.h5", "b.h5"))
     kept = {**scored(kid=0.2), "protocol": first}
     newer = [{**scored(kid=0.3), "step": step} for step in (2, 3)]
-    assert not newest_is_best([kept, newer[0]], 1)
+    assert step_of_best([kept, newer[0]], [1, 2]) == 1
     changed = {**newer[0], "protocol": second}
-    assert newest_is_best([kept, changed], 1)
-    assert not newest_is_best([kept, changed, {**newer[1], "kid_net_ab": 0.4}], 2)
+    assert step_of_best([kept, changed], [1, 2]) == 2
+    assert step_of_best([kept, changed, {**newer[1], "kid_net_ab": 0.4}], [1, 2, 3]) == 2
     moved = {**newer[0], "protocol": {**first, "data": "elsewhere"}}
-    assert not newest_is_best([kept, moved], 1)
+    assert step_of_best([kept, moved], [1, 2]) == 1
     true = [{**one, "mae_ab": 20.0 + one["step"]} for one in (kept, changed)]
-    assert not newest_is_best(true, 1)
+    assert step_of_best(true, [1, 2]) == 1
 
 
 @pytest.fixture(scope="module")

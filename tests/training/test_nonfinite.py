@@ -14,6 +14,7 @@ from cyclegan_tf.data.pipeline import batch_names, training_pairs
 from cyclegan_tf.errors import UserError
 from cyclegan_tf.training import loop
 from cyclegan_tf.training.checkpoints import best_step, steps_saved
+from cyclegan_tf.training.examiner import Examiner
 from cyclegan_tf.training.loop import Training
 from cyclegan_tf.training.run_directory import create_run_directory
 from cyclegan_tf.training.step import _all_finite
@@ -153,6 +154,9 @@ def test_too_many_in_a_row_end_the_run_and_name_step_terms_and_pictures(new_run,
     # Not 4, in the middle of the row, where the weights may be what is wrong.
     assert steps_saved(training.run_dir / "checkpoints") == [2]
     assert all(np.isfinite(array).all() for array in numbers_of_generators(training))
+    assert "step 6: cycle_a nan not finite" in logged(training)[-1]["warning"]
+    page = (training.run_dir / "report.html").read_text(encoding="utf-8")
+    assert "Step 6: " in page and "cycle_a nan not finite, for 3 steps in a row" in page
 
 
 def numbers_of_generators(training: Training) -> list[np.ndarray]:
@@ -203,11 +207,32 @@ def test_a_roll_back_goes_on_with_half_the_rate(new_run, capsys, eager):
     # The checkpoint of step 4 failed twice, so it counts as bad.
     assert "going back to step 0 with 0.25 of the learning rate" in error
     assert factor.numpy() == 0.25
-    records = logged(training)
+    note, *records = logged(training)
+    # What was logged before, of the steps that were taken again, is forgotten.
+    assert note["step"] == 0 and note["warning"] in error
+    assert "going back to step 0 with 0.25" in note["warning"]
+    assert "going back to step 0" in (training.run_dir / "report.html").read_text(encoding="utf-8")
     assert [record["step"] for record in records] == [2, 4, 6, 8, 10]
     assert records[0]["learning_rate"] == pytest.approx(training.config.optimizer.learning_rate / 4)
     resumed = new_run(on_nonfinite="rollback", checkpoint_every=4)
     assert (resumed.finished(), resumed.state.rate_factor.numpy()) == (True, 0.25)
+
+
+def test_when_the_best_has_failed_twice_the_best_of_the_others_is(new_run, monkeypatch, eager):
+    errors = iter([30.0, 20.0, 50.0, 40.0])  # after 2, 4, 4 and 6 steps
+    monkeypatch.setattr(
+        Examiner, "scores", lambda self: dict.fromkeys(("mae_ab", "mae_ba"), next(errors))
+    )
+    every = {"checkpoint_every": 2, "evaluate_every": 2, "steps": 6, "evaluate_paired": True}
+    training, told = new_run(on_nonfinite="rollback", max_nonfinite=1, **every), []
+    folder, factor = training.run_dir / "checkpoints", training.state.rate_factor
+    spoil(training, lambda step: tf.logical_and(step >= 4, factor.read_value() > 0.3))
+    monkeypatch.setattr(loop, "warn", lambda text: told.append((text, best_step(folder))))
+    assert training.run()
+    first, second = told
+    assert "going back to step 4" in first[0] and first[1] == 4
+    assert "going back to step 2" in second[0] and second[1] == 2
+    assert best_step(folder) == 2
 
 
 def test_a_roll_back_outlives_a_kill(new_run, monkeypatch, eager):
