@@ -94,9 +94,9 @@ class Checkpoints:
             ) from None
         self._remove_old()
 
-    def mark_best(self) -> None:
-        """Keeps the newest checkpoint, as the best so far, until another one is marked."""
-        write_atomically(self.folder / BEST, json.dumps({"step": self.saved_step}).encode())
+    def mark_best(self, step: int) -> None:
+        """Keeps a checkpoint, as the best so far, until another one is marked."""
+        write_atomically(self.folder / BEST, json.dumps({"step": step}).encode())
         self._remove_old()
 
     def give_up_newest(self) -> None:
@@ -180,6 +180,8 @@ class Checkpoints:
         """Moves bad checkpoints out of the way, where one can still look at them."""
         if not self.is_chief:
             return
+        if best_step(self.folder) in steps:  # else what takes its place would be the best unseen
+            (self.folder / BEST).unlink()
         for step in steps:
             for kind in _FILES:
                 path = self.folder / (_name(step) + kind)
@@ -384,6 +386,11 @@ def start_from(state: TrainingState, config: Config) -> None:
         warn(f"--init-from {other_dir}: holds {' and '.join(held)} alone; all else starts anew")
         models = {name: model for name, model in models.items() if name in held}
         averages = {name: model for name, model in averages.items() if f"generator_{name}" in held}
+        if not models:
+            raise UserError(
+                f"--init-from {other_dir}: holds {' and '.join(held)} alone, which this training "
+                "lacks; name another run, or train both directions"
+            )
     elif state.projector is not None:
         if other.one_sided():
             models = {**models, "projector": state.projector}

@@ -206,6 +206,8 @@ def check_init_from(config: Config) -> Config:
     # What was imported holds generators alone.
     is_trained = (Path(config.run.init_from) / DATA_FILE).exists()
     networks = ("generator", "discriminator") if is_trained else ("generator",)
+    if is_trained and other.one_sided() and not config.one_sided():
+        raise UserError(f"{name}: is one-sided, A to B alone; train one-sided too, as with cut")
     for section, flat, _ in all_settings():
         is_of_networks = section in networks and flat != _NO_WEIGHTS
         if is_of_networks and ours[flat] != theirs[flat]:

@@ -211,6 +211,9 @@ def test_a_run_can_start_from_an_import_but_not_go_on(tmp_path, new_training, ti
     before = [weight.numpy() for weight in state.networks.generator_ab.weights]
     start_from(state, config)
     assert "holds generator_ba alone; all else starts anew" in capsys.readouterr().err
+    one_sided = tiny_config("cut", init_from=str(tmp_path / "run"), **settings)
+    with pytest.raises(UserError, match="holds generator_ba alone, which this training lacks"):
+        start_from(new_training(one_sided).state, one_sided)
     imported = load_generators(tmp_path / "run", Config.load(tmp_path / "run")).ba.get_weights()
     for model in (state.networks.generator_ba, state.averages.ba):
         for weight, right in zip(model.get_weights(), imported):

@@ -268,11 +268,11 @@ def test_the_best_one_is_kept(state, tmp_path):
     for step in (10, 20, 30, 40):
         state.step.assign(step)
         checkpoints.save()
-        if step == 10:
-            checkpoints.mark_best()
+        if step == 20:
+            checkpoints.mark_best(10)
     assert steps_saved(tmp_path / FOLDER) == [40, 30, 10]
     assert best_step(tmp_path / FOLDER) == 10
-    checkpoints.mark_best()
+    checkpoints.mark_best(40)
     assert steps_saved(tmp_path / FOLDER) == [40, 30]
 
 
@@ -440,6 +440,13 @@ def test_a_run_with_other_networks_is_refused(change, words, tiny_config, tmp_pa
     (tmp_path / DATA_FILE).write_text("{}", encoding="utf-8")  # It has begun to train.
     message = refusal(check_init_from, tiny_config(init_from=str(tmp_path), **change))
     assert message.startswith(f"--init-from {tmp_path}: ") and words in message
+
+
+def test_a_two_sided_training_cannot_start_from_a_one_sided(tiny_config, tmp_path):
+    create_run_directory(tmp_path, tiny_config("cut"))
+    (tmp_path / DATA_FILE).write_text("{}", encoding="utf-8")
+    message = refusal(check_init_from, tiny_config(init_from=str(tmp_path)))
+    assert message.startswith(f"--init-from {tmp_path}: is one-sided, A to B alone; train one-")
 
 
 def test_an_import_has_no_discriminators_that_could_be_others(tiny_config, tmp_path):
