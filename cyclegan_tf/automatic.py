@@ -12,13 +12,13 @@ from typing import Any
 import tensorflow as tf
 
 from cyclegan_tf.cluster import Cluster
-from cyclegan_tf.config import Config, flag
+from cyclegan_tf.config import Config, RunConfig, flag
 from cyclegan_tf.data.pipeline import picture_sides
 from cyclegan_tf.data.shards import MENDED, Shards
 from cyclegan_tf.data.sources import open_data
 from cyclegan_tf.errors import UserError
 from cyclegan_tf.presets import ABOVE, PICKED, PRESETS, make_config
-from cyclegan_tf.training.devices import split_cpu
+from cyclegan_tf.training.devices import gpus_of, split_cpu
 from cyclegan_tf.training.mending import mended
 from cyclegan_tf.training.run_directory import CONFIG_FILE
 
@@ -38,11 +38,11 @@ class Machine:
     gpus: int
 
     @classmethod
-    def this(cls) -> Machine:
-        """The machine that this runs on; only the cores that the process may use count."""
+    def this(cls, config: RunConfig) -> Machine:
+        """The machine that this runs on, as far as a run may use it: its cores and its GPUs."""
         affinity = getattr(os, "sched_getaffinity", None)
         cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-        return cls(cores, len(tf.config.list_physical_devices("GPU")))
+        return cls(cores, len(gpus_of(config)))
 
     @property
     def kind(self) -> str:
@@ -94,7 +94,7 @@ def _picked_for(config: Config, given: dict[str, Any], run_dir: Path) -> dict[st
         )
     split_cpu(config.run)  # before the pictures are read, which starts TensorFlow
     shards = open_data(config.data.data, run_dir / MENDED)
-    machine, size = Machine.this(), given.get("image_size")
+    machine, size = Machine.this(config.run), given.get("image_size")
     try:
         picked = choose_for(shards, machine, size)
     except tf.errors.OpError as error:

@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
     export_dir = arguments.export_dir or Path("saved_models") / run_dir.resolve().name
     check_local(export_dir, "--export-dir")
     if is_auto:
-        start_tensorflow(in_halves=True)
+        start_tensorflow(in_halves=config.has_halves())
         from cyclegan_tf.automatic import pick
 
         config = pick(config, given, run_dir)
@@ -272,7 +272,7 @@ def _start_devices(config: Config):
 def _set_up(config: Config, run_dir: Path, shards: Shards, strategy):
     from cyclegan_tf.data.damage import check_sizes
     from cyclegan_tf.training.devices import resolve_precision
-    from cyclegan_tf.training.estimate import duration_text, expected_seconds_per_step
+    from cyclegan_tf.training.estimate import duration_text, expected_seconds
     from cyclegan_tf.training.loop import Training
 
     check_sizes(shards)
@@ -283,13 +283,13 @@ def _set_up(config: Config, run_dir: Path, shards: Shards, strategy):
     if Cluster.from_environment().is_chief:
         _introduce(config, run_dir, training, f"{precision} ({reason})")
         if config.preset == "auto" and not training.finished():
-            seconds = expected_seconds_per_step(
+            seconds = expected_seconds(
                 config,
                 precision,
-                strategy.num_replicas_in_sync,
+                training.state.steps_done(),
+                training.total,
                 training.teacher.generators.values() if training.teacher else (),
             )
-            seconds *= training.total - training.state.steps_done()
             print(f"Expected time: about {duration_text(seconds)}")
     return training
 
@@ -331,8 +331,15 @@ def _closing_scores(training) -> list[str]:
     config, shards = training.config, training.shards
     if not shards.has_truth(config):
         return []
-    count = config.evaluate.images
-    evaluator = Evaluator(shards, config.data, None, max_images=count, paired=True)
+    evaluator = Evaluator(
+        shards,
+        config.data,
+        None,
+        max_images=config.evaluate.images,
+        paired=True,
+        paired_flag="--evaluate-paired",
+        limit_flag="--evaluate-images",
+    )
     scores = evaluator.evaluate(training.state.exported_generators())
     without, protocol = evaluator.baselines()["untranslated"], evaluator.protocol()
     return [

@@ -15,7 +15,7 @@ from cyclegan_tf.config import Config
 from cyclegan_tf.errors import UserError
 from cyclegan_tf.presets import make_config
 from cyclegan_tf.training import estimate
-from cyclegan_tf.training.estimate import duration_text, expected_seconds_per_step
+from cyclegan_tf.training.estimate import duration_text, expected_seconds
 from tests.tiny import pack_charts
 
 LAPTOP, SERVER, GPU = Machine(2, 0), Machine(32, 0), Machine(8, 1)
@@ -58,7 +58,7 @@ def test_each_gpu_gets_a_picture_in_a_step():
 @pytest.mark.parametrize(("replicas", "batch_size"), [(0, 4), (1, 1), (2, 2)])
 def test_only_the_gpus_that_are_used_count(replicas, batch_size, monkeypatch, tmp_path):
     shards = pack_charts(tmp_path, trainA=3, trainB=3, testA=1, testB=1)
-    monkeypatch.setattr(Machine, "this", classmethod(lambda _: Machine(8, 4)))
+    monkeypatch.setattr(Machine, "this", classmethod(lambda *_: Machine(8, 4)))
     monkeypatch.setattr(command, "train", lambda config, *_: config.run.batch_size)
     run = ["--preset", "auto", "--data", str(shards.folder), "--run-dir", str(tmp_path / "run")]
     assert command.main([*run, "--replicas", str(replicas)]) == batch_size
@@ -104,7 +104,7 @@ def test_the_command_picks_says_so_and_trains(tmp_path, monkeypatch, capsys):
     (run_dir / "config.json").write_text(older.to_json(), encoding="utf-8")
     # The same command finds the same settings, also on another machine, and the run finished.
     for machine in (LAPTOP, GPU):
-        monkeypatch.setattr(Machine, "this", classmethod(lambda cls, one=machine: one))
+        monkeypatch.setattr(Machine, "this", classmethod(lambda *_, one=machine: one))
         assert command.main([str(argument) for argument in arguments]) == 0
     assert "Expected time" not in capsys.readouterr().out
 
@@ -133,27 +133,33 @@ def test_the_estimate_counts_the_passes(monkeypatch, tiny_config):
     times = {"generator": 1.0, "discriminator": 0.1}  # of a pass, one after the other
     monkeypatch.setattr(estimate, "_seconds", lambda model, each: len(each) * times[model.name])
     seconds = {
-        name: expected_seconds_per_step(tiny_config(**settings), "float32")
+        name: expected_seconds(tiny_config(**settings), "float32", 12, 20) / 8
         for name, settings in {
             "plain": {"lambda_identity": 0.0},
             "identity": {},
             "rarely": {"identity_every": 4},
+            "early": {"identity_decay": 0.7},
+            "recomputed": {"lambda_identity": 0.0, "recompute": True},
+            "two devices": {"lambda_identity": 0.0, "replicas": 2, "batch_size": 2},
             "penalty": {"lambda_identity": 0.0, "gradient_penalty": 10.0},
         }.items()
     }
     student = tiny_config(lambda_identity=0.0)
     teachers = [SimpleNamespace(name="generator")] * 2
-    taught = expected_seconds_per_step(student, "float32", 1, teachers)
+    taught = expected_seconds(student, "float32", 12, 20, teachers) / 8
     # Two generators: 2 passes with gradients; two discriminators: one to the input, 2 with all.
     assert seconds["plain"] == pytest.approx(2 * (3 * 2 * 1.0 + (2 + 3 * 2) * 0.1))
     assert seconds["identity"] == pytest.approx(seconds["plain"] + 2 * 3)
     assert seconds["rarely"] == pytest.approx(seconds["plain"] + 2 * 3 / 4)
+    assert seconds["early"] == pytest.approx(seconds["plain"] + 2 * 3 / 4)  # steps 12 and 13
+    assert seconds["recomputed"] == pytest.approx(seconds["plain"] + 2 * 2)
+    assert seconds["two devices"] == seconds["plain"]
     assert taught == pytest.approx(seconds["plain"] + 2 * (1.0 + 3 * 0.1))
     assert seconds["penalty"] == pytest.approx(seconds["plain"] + 2 * 3 * 0.1)
 
 
 def test_a_real_estimate_is_a_time(tiny_config):
-    assert 0.0 < expected_seconds_per_step(tiny_config(), "float32") < 10.0
+    assert 0.0 < expected_seconds(tiny_config(), "float32", 9, 10) < 10.0
 
 
 @pytest.mark.parametrize(
