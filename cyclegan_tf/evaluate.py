@@ -29,8 +29,7 @@ def main(argv: list[str] | None = None) -> int:
             f"to {LARGEST_INT}"
         )
     config = Config.load(arguments.run_dir)
-    if arguments.output:
-        check_output(arguments.output)
+    check_output(arguments.output or arguments.run_dir / "evaluation.json")
     start_tensorflow()
     result = evaluate(arguments, config)
     path = arguments.output or arguments.run_dir / _file_name(result, arguments)
@@ -92,14 +91,14 @@ def evaluate(arguments: argparse.Namespace, config: Config) -> dict:
 
     tf.get_logger().setLevel("ERROR")
     weights = arguments.weights or ("average" if config.run.average else "last")
-    size = config.data.image_size
-    found = find_weights(arguments.run_dir, config, weights)
+    run_dir, size = arguments.run_dir, config.data.image_size
+    found = find_weights(run_dir, config, weights)
     generators = generators_of(found, config, image_size=size, weights=weights)
-    check_pictures_known(arguments.run_dir, found, config, arguments.data)
-    shards = open_data_of(arguments.run_dir, config.data.data, arguments.data)
+    check_pictures_known(run_dir, found, config, arguments.data)
+    shards = open_data_of(run_dir, config.data.data, arguments.data)
     network = load_feature_network(arguments.features, arguments.feature_weights)
     is_own = not arguments.data  # what the run was told of its own pictures holds for no others
-    short = f"--run-dir {arguments.run_dir}: too little memory for its pictures of {size} px"
+    short = f"--run-dir {run_dir}: too little memory for its pictures of {size} px"
     with readable(shards), enough_memory(short, "with CUDA_VISIBLE_DEVICES=-1 the CPU's is used"):
         evaluator = Evaluator(
             shards,
@@ -107,13 +106,14 @@ def evaluate(arguments: argparse.Namespace, config: Config) -> dict:
             network,
             max_images=arguments.max_images,
             paired=arguments.paired or shards.has_truth(config if is_own else Config()),
+            paired_flag="--paired" if arguments.paired else f"{run_dir} (--evaluate-paired)",
         )
         scores, baselines = evaluator.evaluate(generators), evaluator.baselines()
     protocol = evaluator.protocol()
     taken = evaluator.real_counts()
     protocol["real"] = ", ".join(f"{taken[domain]} of train{domain}" for domain in "BA")
     return {
-        "run": str(arguments.run_dir),
+        "run": str(run_dir),
         "step": found.step,
         "weights": weights,
         "protocol": protocol,

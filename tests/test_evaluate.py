@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from cyclegan_tf import evaluate as command
 from cyclegan_tf.config import Config
 from cyclegan_tf.data.damage import mend
 from cyclegan_tf.data.shards import MENDED, Shards
-from cyclegan_tf.errors import run_command
+from cyclegan_tf.errors import UserError, run_command
 from cyclegan_tf.evaluation import features
 from cyclegan_tf.evaluation.evaluator import Evaluator
 from cyclegan_tf.models.generator import build_generator
@@ -170,6 +171,13 @@ def test_other_pictures_are_pairs_where_that_is_said(flags, run_dir, tmp_path, c
     assert path.stem.endswith("-paired") == bool(flags)
     assert ["mae" in scores[direction] for direction in ("ab", "ba")] == 2 * [bool(flags)]
     assert ("MAE to the truth" in capsys.readouterr().out) == bool(flags)
+
+
+def test_a_run_that_may_not_be_written_to_is_refused_before_the_work(run_dir, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != run_dir)
+    monkeypatch.setattr(command, "evaluate", lambda *_: pytest.fail("worked"))
+    with pytest.raises(UserError, match=f"^--output {run_dir}: {run_dir} may not be written to"):
+        command.main(["--run-dir", str(run_dir)])
 
 
 def test_the_json_goes_into_the_run_under_a_name_of_its_own(run_dir, capsys):

@@ -62,7 +62,7 @@ class Evaluator:
         paired: whether to compare with the truth: pictures of equal file names show the same.
             Every one must have its partner, unless the data set is paired by itself or was mended:
             there a damaged record has its neighbour in its place, and the other pairs are compared.
-        paired_flag: what asked for that, for messages.
+        paired_flag, limit_flag: what asked for that and for the number, for messages.
 
     Raises:
         UserError: if there are too few test pictures, or they are not paired and should be.
@@ -77,6 +77,7 @@ class Evaluator:
         max_images: int = 0,
         paired: bool = False,
         paired_flag: str = "--paired",
+        limit_flag: str = "--max-images",
     ) -> None:
         self.shards, self.data = shards, data
         self.network, self.paired = network, paired
@@ -84,7 +85,7 @@ class Evaluator:
         self._translators: dict[tuple[int, int], Any] = {}
         self.counts = {domain: self._count(domain) for domain in "AB"}
         if paired:
-            self._check_names(paired_flag)
+            self._check_names(paired_flag, limit_flag)
             self.counts = {
                 domain: self._enough(domain, len(self._taken[domain])) for domain in "AB"
             }
@@ -94,7 +95,7 @@ class Evaluator:
         return self._enough(domain, min(count, self.limit) if self.limit > 0 else count)
 
     def _enough(self, domain: str, count: int) -> int:
-        least = LEAST_EVALUATED if self.network else 1
+        least = self._least()
         if count < least:
             raise UserError(
                 f"{self.shards.manifest.source}: {count} test picture(s) of {domain} to evaluate; "
@@ -103,7 +104,10 @@ class Evaluator:
             )
         return count
 
-    def _check_names(self, flag: str) -> None:
+    def _least(self) -> int:
+        return LEAST_EVALUATED if self.network else 1
+
+    def _check_names(self, flag: str, limit_flag: str) -> None:
         a, b = (set(names) for names in self._all_names.values())
         manifest, mended = self.shards.manifest, self.shards.mended
         may_lack = manifest.paired or (mended is not None and mended.is_dir())
@@ -117,10 +121,11 @@ class Evaluator:
         if a != b and not may_lack and not 0 < self.limit <= len(a & b):
             name = min(a ^ b)
             there, missing = "AB" if name in a else "BA"
+            first = f", or give {limit_flag} {len(a & b)} for those that have one"
             raise UserError(
                 f"{flag}: {manifest.source}: test{missing} has no {name.decode(errors='replace')}"
                 f", which test{there} has; put each picture and its partner into testA and testB "
-                "under one name"
+                f"under one name{first * (len(a & b) >= self._least())}"
             )
 
     def protocol(self) -> dict[str, object]:

@@ -135,8 +135,14 @@ def _protocols(runs: list[Run]) -> tuple[list[tuple[str, list[Any]]], list[str]]
     names = list(dict.fromkeys(name for protocol in newest for name in protocol))
     rows = [(name, [protocol.get(name, "") for protocol in newest]) for name in names]
     told = [protocol for protocol in newest if protocol]
-    differing = [name for name in names if any(p.get(name) != told[0].get(name) for p in told)]
+    differing = [name for name in names if len({_compared(name, p) for p in told}) > 1]
     return rows, differing
+
+
+def _compared(name: str, protocol: dict[str, Any]) -> str:
+    """What of a protocol's entry makes other scores; of the data the content, not its name."""
+    value = str(protocol.get(name))
+    return value.rpartition("(")[2] if name == "data" else value
 
 
 def _side_by_side(runs: list[Run], direction: str) -> SideBySide | None:

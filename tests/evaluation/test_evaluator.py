@@ -238,6 +238,8 @@ def test_pairs_with_other_names_are_refused(tmp_path):
     words = r"--mine: .*: testB has no 3\.png, which testA has; "
     with pytest.raises(UserError, match=words):
         Evaluator(fewer, SMALL, None, paired=True, paired_flag="--mine", max_images=4)
+    with pytest.raises(UserError, match=r"or give --most 3 for those that have one$"):
+        Evaluator(fewer, SMALL, None, paired=True, limit_flag="--most")
     assert Evaluator(fewer, SMALL, None, paired=True, max_images=3).protocol()["pairs"] == 3
     # A mended shard has a neighbour in a broken record's place.
     (tmp_path / "mended").mkdir()

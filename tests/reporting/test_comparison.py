@@ -79,6 +79,8 @@ def test_protocols_that_differ_are_named(tmp_path):
     assert "Scores of these runs do not compare: they differ in pictures." in text
     assert "data demo (1234) demo (1234) pictures 5 of testA 9 of testA" in text
     assert "do not compare" not in page_of(demo, None, demo)
+    assert "do not compare" not in page_of(demo, {**demo, "data": "the same moved (1) (1234)"})
+    assert "they differ in data" in page_of(demo, {**demo, "data": "demo (5678)"})
     with_network = {**demo, "features": "efficientnet-lite0", "kid": "100 subsets of 2"}
     words = "FID, KID and feature distances of these runs do not compare: they differ in features"
     assert words in page_of(demo, with_network)
