@@ -46,6 +46,16 @@ def main(argv: list[str] | None = None) -> int:
     config = config_from_flags(arguments)
     refuse_idle(config, given_settings(arguments))
     steps = arguments.what in ("step", "memory")
+    if config.preset == "auto" and arguments.what != "start":
+        raise UserError(
+            f"--preset auto: not with --what {arguments.what}, which picks nothing; name another "
+            "and the sizes"
+        )
+    if config.distillation.teacher and steps:
+        raise UserError(
+            f"--teacher {config.distillation.teacher}: not with --what {arguments.what}, whose "
+            "step has none; leave it out"
+        )
     start_tensorflow(in_halves=steps and config.has_halves())
     extra = {"against": arguments.against} if arguments.against else {}
     table = measurement(arguments.what)(config, arguments.rounds, **extra)

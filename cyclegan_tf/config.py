@@ -140,7 +140,7 @@ class GeneratorConfig(Section):
     upsampling: str = setting(
         "transpose",
         "transpose: transposed convolution; resize: nearest neighbour, then a convolution; "
-        "bilinear: the same with a bilinear filter, which leaves no checkerboard; "
+        "bilinear: the same with a bilinear filter, which is smoother; "
         "shuffle: a convolution, then pixel shuffle",
         choices=("transpose", "resize", "bilinear", "shuffle"),
     )

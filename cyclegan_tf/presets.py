@@ -166,7 +166,7 @@ SUMMARIES: dict[str, str] = {
     "face2anime": "6 blocks with dropout, a 3-channel decision, no identity loss",
     "cut": "Park et al. 2020: A to B alone, by patch-wise contrast, with half of the networks",
     "fast": "small machines: 64 pixels, half an hour on two CPU cores with bfloat16",
-    "mobile": "the best picture per millisecond on a phone",
+    "mobile": "small generators for phones",
     "auto": "fast, with size, channels and epochs picked from the pictures and the machine; above "
     "128 pixels the paper's downsamplings, patches, rate and history",
 }
@@ -197,12 +197,7 @@ def make_config(preset: str, **overrides: Any) -> Config:
 
 # What a setting is needed for: these do nothing without it.
 IDLE = {
-    "evaluate_every": (
-        "evaluate_paired",
-        "evaluate_features",
-        "evaluate_feature_weights",
-        "evaluate_images",
-    ),
+    "evaluate_every": ("evaluate_features", "evaluate_feature_weights"),
     "evaluate_features": ("evaluate_feature_weights",),
     "lambda_identity": ("identity_every", "identity_decay"),
     "teacher": ("lambda_teacher", "lambda_features"),

@@ -48,6 +48,18 @@ def test_memory_of_a_step_is_more_than_that_of_the_import(tmp_path, capsys):
     assert 0.05 < rows["TensorFlow imported"][0] < rows["after two steps"][0] < 10
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--preset=auto", "--what=step"], "--preset auto: not with --what step, which picks"),
+        (["--what=memory", "--teacher=runs/one"], "--teacher runs/one: not with --what memory"),
+    ],
+)
+def test_what_would_be_left_out_of_the_measure_is_refused(arguments, message):
+    with pytest.raises(UserError, match=f"^{message}"):
+        benchmark.main(arguments)
+
+
 @pytest.fixture
 def shards(tmp_path) -> str:
     return str(pack_charts(tmp_path, trainA=3, trainB=3, testA=1, testB=1).folder)

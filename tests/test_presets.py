@@ -229,8 +229,8 @@ def test_an_unknown_preset_is_one_line_with_the_right_ones():
             "stands in place of the norm",
         ),
         (
-            {"evaluate_paired": True},
-            "--evaluate-paired True: does nothing without --evaluate-every",
+            {"evaluate_features": "efficientnet-lite0"},
+            "--evaluate-features efficientnet-lite0: does nothing without --evaluate-every",
         ),
     ],
 )
