@@ -225,12 +225,14 @@ def _checked_shards(config: Config, run_dir: Path, is_new: bool) -> Shards:
 
 def _check_judge(config: Config, shards: Shards) -> None:
     """UserError where scores were asked for and nothing could give any; presets ask as well."""
-    wanted = config.evaluate.every
-    if not wanted or config.evaluate.features != "none" or shards.has_truth(config):
+    own, asked = config.evaluate, make_config(config.preset).evaluate
+    if own.features != "none" or shards.has_truth(config):
         return
-    if wanted != make_config(config.preset).evaluate.every:
+    if not own.every and own.images != asked.images:
+        raise UserError(f"--evaluate-images {own.images}: does nothing without --evaluate-every")
+    if own.every and own.every != asked.every:
         raise UserError(
-            f"--evaluate-every {wanted}: the test pictures of --data {config.data.data} are not "
+            f"--evaluate-every {own.every}: the test pictures of --data {config.data.data} are not "
             "known to be pairs, so a network must judge; add --evaluate-features "
             "efficientnet-lite0, or --evaluate-paired"
         )
@@ -326,20 +328,9 @@ def _devices(training) -> str:
 
 def _closing_scores(training) -> list[str]:
     """Where the test pictures have a truth, what is compared, and a line for each direction."""
-    from cyclegan_tf.evaluation.evaluator import Evaluator
-
-    config, shards = training.config, training.shards
-    if not shards.has_truth(config):
+    evaluator = training.examiner.closing_evaluator
+    if evaluator is None:
         return []
-    evaluator = Evaluator(
-        shards,
-        config.data,
-        None,
-        max_images=config.evaluate.images,
-        paired=True,
-        paired_flag="--evaluate-paired",
-        limit_flag="--evaluate-images",
-    )
     scores = evaluator.evaluate(training.state.exported_generators())
     without, protocol = evaluator.baselines()["untranslated"], evaluator.protocol()
     return [

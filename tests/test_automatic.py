@@ -7,11 +7,12 @@ import re
 from types import SimpleNamespace
 
 import pytest
+import tensorflow as tf
 
 from cyclegan_tf import automatic
 from cyclegan_tf import train as command
 from cyclegan_tf.automatic import Machine, choose
-from cyclegan_tf.config import Config
+from cyclegan_tf.config import Config, RunConfig
 from cyclegan_tf.errors import UserError
 from cyclegan_tf.presets import make_config
 from cyclegan_tf.training import estimate
@@ -62,6 +63,12 @@ def test_only_the_gpus_that_are_used_count(replicas, batch_size, monkeypatch, tm
     monkeypatch.setattr(command, "train", lambda config, *_: config.run.batch_size)
     run = ["--preset", "auto", "--data", str(shards.folder), "--run-dir", str(tmp_path / "run")]
     assert command.main([*run, "--replicas", str(replicas)]) == batch_size
+
+
+def test_gpus_that_a_run_does_not_use_do_not_count(monkeypatch):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda _: ["one", "other"])
+    runs = [RunConfig(replicas=replicas, batch_size=4) for replicas in (0, 1, 2, 4)]
+    assert [Machine.this(run).gpus for run in runs] == [2, 1, 2, 0]
 
 
 def test_what_is_not_as_in_fast_is_told(monkeypatch, capsys, tmp_path):
@@ -131,7 +138,9 @@ def test_damage_is_mended_before_the_pictures_are_looked_at(tmp_path, monkeypatc
 
 def test_the_estimate_counts_the_passes(monkeypatch, tiny_config):
     times = {"generator": 1.0, "discriminator": 0.1}  # of a pass, one after the other
-    monkeypatch.setattr(estimate, "_seconds", lambda model, each: len(each) * times[model.name])
+    monkeypatch.setattr(
+        estimate, "_seconds", lambda model, each: sum(map(len, each)) * times[model.name]
+    )
     seconds = {
         name: expected_seconds(tiny_config(**settings), "float32", 12, 20) / 8
         for name, settings in {
@@ -153,7 +162,7 @@ def test_the_estimate_counts_the_passes(monkeypatch, tiny_config):
     assert seconds["rarely"] == pytest.approx(seconds["plain"] + 2 * 3 / 4)
     assert seconds["early"] == pytest.approx(seconds["plain"] + 2 * 3 / 4)  # steps 12 and 13
     assert seconds["recomputed"] == pytest.approx(seconds["plain"] + 2 * 2)
-    assert seconds["two devices"] == seconds["plain"]
+    assert seconds["two devices"] == pytest.approx(2 * seconds["plain"])  # of one CPU
     assert taught == pytest.approx(seconds["plain"] + 2 * (1.0 + 3 * 0.1))
     assert seconds["penalty"] == pytest.approx(seconds["plain"] + 2 * 3 * 0.1)
 

@@ -228,10 +228,6 @@ def test_an_unknown_preset_is_one_line_with_the_right_ones():
             "--discriminator-affine True: does nothing with --discriminator-spectral-norm, which "
             "stands in place of the norm",
         ),
-        (
-            {"evaluate_features": "efficientnet-lite0"},
-            "--evaluate-features efficientnet-lite0: does nothing without --evaluate-every",
-        ),
     ],
 )
 def test_a_setting_that_would_do_nothing_is_refused(settings, message):
@@ -247,6 +243,7 @@ def test_a_setting_that_would_do_nothing_is_refused(settings, message):
         ("fast", {"identity_every": 4, "lambda_identity": 2.5}),
         ("fast", {"evaluate_every": 500, "evaluate_features": "efficientnet-lite0"}),
         ("fast", {"identity_every": 1}),  # as it is anyway
+        ("fast", {"evaluate_paired": True, "evaluate_images": 20}),  # for the scores at the end
         ("selfie2anime-v1", {"history_every": 2}),
     ],
 )

@@ -422,18 +422,31 @@ def test_scores_that_nothing_could_give_are_one_line(data, tiny_config, workplac
     assert not (workplace / "run").exists()
 
 
-def test_pairs_of_ones_own_are_scored(data, tiny_config, workplace, capsys, eager, monkeypatch):
+def test_a_number_of_pictures_without_scores_is_one_line(data, tiny_config, workplace):
+    config = tiny_config(data=str(data / "shards"), steps=2, evaluate_images=20)
+    with pytest.raises(UserError, match="--evaluate-images 20: does nothing without --evaluate-ev"):
+        command.train(config, workplace / "run", workplace / "models")
+    assert not (workplace / "run").exists()
+
+
+@pytest.mark.parametrize("evaluate_every", [0, 1])
+def test_pairs_of_ones_own_are_scored(
+    evaluate_every, data, tiny_config, workplace, capsys, eager, monkeypatch
+):
     monkeypatch.setattr(command, "_finish", lambda *given: print(*given[-1], sep="\n"))
-    settings = {"steps": 2, "evaluate_every": 1, "evaluate_paired": True, "evaluate_images": 2}
+    settings = {"steps": 2, "evaluate_every": evaluate_every}
+    settings |= {"evaluate_paired": True, "evaluate_images": 2}
     config = tiny_config("demo", data=str(data / "shards"), **settings)
     with pytest.raises(UserError, match=r"--evaluate-paired: .*: testB has no \d.png, which testA"):
         command.train(config, workplace / "run", workplace / "models")
+    assert not (workplace / "run").exists()
     shards = pack_charts(workplace, trainA=3, trainB=3, testA=4, testB=4)
     config = config.replace(data=str(shards.folder))
     assert command.train(config, workplace / "paired", workplace / "models") == 0
     printed = capsys.readouterr().out
     assert "Against the truth of 2 test pairs, bicubic to 16 px:\nA to B: mean absolute" in printed
-    assert (workplace / "paired" / "checkpoints" / "best.json").exists()
+    best = workplace / "paired" / "checkpoints" / "best.json"
+    assert best.exists() == bool(evaluate_every)
 
 
 def test_a_failed_export_names_its_flag_and_the_same_command_exports(

@@ -8,7 +8,7 @@ from pathlib import Path
 from cyclegan_tf.config import Config
 from cyclegan_tf.data.shards import Shards
 from cyclegan_tf.evaluation.evaluator import Evaluator
-from cyclegan_tf.evaluation.features import load_feature_network
+from cyclegan_tf.evaluation.features import FeatureNetwork, load_feature_network
 from cyclegan_tf.reporting.metrics import list_protocols
 from cyclegan_tf.training.health import Complaint, HealthMonitor, Record, complaints
 from cyclegan_tf.training.state import TrainingState
@@ -24,7 +24,8 @@ class Examiner:
         total_steps: the length of the training.
 
     Attributes:
-        evaluator: None where there are no scores to take.
+        evaluator: None where there are no scores to take while it trains.
+        closing_evaluator: of the errors to the truth, when all is done; None where there is none.
 
     Raises:
         UserError: if evaluation is asked for and there are too few test pictures, or the feature
@@ -37,6 +38,8 @@ class Examiner:
         self.config, self.state, self.total_steps = config, state, total_steps
         self.monitor = HealthMonitor(config, state, shards)
         self.evaluator = _evaluator(config, shards)
+        # Made before the first step, which is when names that are no pairs can still be mended.
+        self.closing_evaluator = _of(None, config, shards) if shards.has_truth(config) else None
 
     def health(self) -> dict[str, float]:
         """The health measures, by name."""
@@ -104,18 +107,21 @@ def _judged_by(record: Record) -> list[float | None]:
 def _evaluator(config: Config, shards: Shards) -> Evaluator | None:
     """None without evaluation, or where neither a truth nor a network could be the judge."""
     settings, network = config.evaluate, None
-    paired = shards.has_truth(config)
-    if not settings.every or (settings.features == "none" and not paired):
+    if not settings.every or (settings.features == "none" and not shards.has_truth(config)):
         return None
     if settings.features != "none":
         weights = Path(settings.feature_weights) if settings.feature_weights else None
         network = load_feature_network(settings.features, weights, flags="--evaluate-")
+    return _of(network, config, shards)
+
+
+def _of(network: FeatureNetwork | None, config: Config, shards: Shards) -> Evaluator:
     return Evaluator(
         shards,
         config.data,
         network,
-        max_images=settings.images,
-        paired=paired,
+        max_images=config.evaluate.images,
+        paired=shards.has_truth(config),
         paired_flag="--evaluate-paired",
         limit_flag="--evaluate-images",
     )

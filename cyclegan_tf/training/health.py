@@ -422,16 +422,18 @@ def _gradients(log: Log) -> Iterator[Complaint]:
         norms = _gradient_norms(log, f"gradient_{kind}")
         if not norms:
             continue
-        *earlier, (now, has_fallen) = norms
-        alive = [norm for norm, had_fallen in earlier if not had_fallen]
-        usual = float(np.nanmedian(alive)) if len(alive) >= 3 else math.nan
+        *earlier, newest = norms
+        alive = [one.norm for one in earlier if not one.has_fallen()]
+        usual, now = (float(np.nanmedian(alive)) if len(alive) >= 3 else math.nan), newest.norm
+        is_low = now < GRADIENT_LEAST or (newest.has_fallen() and now < GRADIENT_FALL * usual)
         said = f"The gradient norm of the {kind} is"
-        if now > GRADIENT_RISE * usual:
+        if now > GRADIENT_RISE * usual and not newest.has_fallen():
             yield Complaint(
                 f"gradient_high_{kind}",
                 f"{said} {now:.3g}, usually {usual:.3g}. {_helps(log, _LOWER_RATE)}",
             )
-        elif now < GRADIENT_LEAST or (has_fallen and now < GRADIENT_FALL * usual):
+        # As long as a spike is fading from the moments, what came after it is too small to tell.
+        elif is_low and not newest.moments > GRADIENT_RISE * usual:
             yield Complaint(
                 f"gradient_low_{kind}",
                 f"{said} only {now:.1e}, so nothing is learnt any more. "
@@ -439,16 +441,22 @@ def _gradients(log: Log) -> Iterator[Complaint]:
             )
 
 
-def _gradient_norms(log: Log, name: str) -> list[tuple[float, bool]]:
-    """The root of the mean squared norm between each look and the one before it.
+class _Gradient(NamedTuple):
+    """The gradient's norm since the look before, and that of Adam's moments, which forget slowly.
 
-    Adam's second moments, which a look holds, forget over thousands of steps; so what they were at
-    the look before is taken out of them.
-
-    Returns:
-        Each with whether it is but a small part of the moments, as it stays while nothing is added
-        to them.
+    Each is the root of a mean square.
     """
+
+    norm: float
+    moments: float
+
+    def has_fallen(self) -> bool:
+        """Whether nothing much was added to the moments: so it stays while a gradient is dead."""
+        return self.norm < GRADIENT_FALL * self.moments
+
+
+def _gradient_norms(log: Log, name: str) -> list[_Gradient]:
+    """Those of each look: what the moments were at the look before is taken out of them."""
     norms, before, sum_before, beta = [], 0, 0.0, log.config.optimizer.beta_2
     for look in log.measured:
         step, value = look["step"], _value(look, name)
@@ -456,7 +464,7 @@ def _gradient_norms(log: Log, name: str) -> list[tuple[float, bool]]:
             continue
         squares, fading = value**2 * (1.0 - beta**step), beta ** (step - before)
         norm = math.sqrt(max(squares - fading * sum_before, 0.0) / (1.0 - fading))
-        norms.append((norm, norm < GRADIENT_FALL * value))
+        norms.append(_Gradient(norm, value))
         before, sum_before = step, squares
     return norms
 

@@ -130,7 +130,8 @@ class Training:
                             f"--learning-rate{other * (self.state.rate_factor is None)}"
                         ) from None
                 rate = f"{float(self.state.rate_factor.numpy()):g} of the learning rate"
-                note = f"{text}; going back to step {self.state.steps_done()} with {rate}"
+                # In this order, as the report cuts what names the pictures of a large batch.
+                note = f"going back to step {self.state.steps_done()} with {rate}: {text}"
                 warn(note)
 
     def _run(self, received: list[int], note: str) -> bool:

@@ -193,8 +193,8 @@ def test_a_checkpoint_that_waited_for_a_sound_step_is_not_saved_after_a_roll_bac
     spoil(training, lambda step: tf.logical_and(step >= 3, factor.read_value() > 0.3))
     monkeypatch.setattr(loop, "warn", told.append)
     assert training.run()
-    ends = ["going back to step 0 with 0.5", "going back to step 0 with 0.25"]
-    assert all(end in text for end, text in zip(ends, told, strict=True))
+    starts = ["going back to step 0 with 0.5 ", "going back to step 0 with 0.25 "]
+    assert all(text.startswith(start) for start, text in zip(starts, told, strict=True))
 
 
 def test_a_roll_back_goes_on_with_half_the_rate(new_run, capsys, eager):
@@ -203,7 +203,7 @@ def test_a_roll_back_goes_on_with_half_the_rate(new_run, capsys, eager):
     spoil(training, lambda step: tf.logical_and(step >= 5, factor.read_value() > 0.3))
     assert training.run()
     error = capsys.readouterr().err
-    assert "they changed no weight; going back to step 4 with 0.5 of the learning rate" in error
+    assert "going back to step 4 with 0.5 of the learning rate: --run-dir" in error
     # The checkpoint of step 4 failed twice, so it counts as bad.
     assert "going back to step 0 with 0.25 of the learning rate" in error
     assert factor.numpy() == 0.25
