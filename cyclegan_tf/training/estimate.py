@@ -30,12 +30,12 @@ def expected_seconds(
     """The time of the steps that are left, from passes of the generators and discriminators.
 
     Both directions' passes are timed in one graph, as they share the cores in a step, but one after
-    the other where the step takes them so. Both
-    generators translate and translate back, and keep pictures for the identity loss; both
-    discriminators judge the generated pictures for the generators, and real and generated ones for
-    themselves. The gradient penalty counts as one more pass with its gradients. A teacher
-    translates, and a discriminator looks at its picture and at the student's. It is an estimate.
-    The passes are those of networks made for this alone, as one in training may change a network.
+    the other where the step takes them so. Both generators translate and translate back, and keep
+    pictures for the identity loss; both discriminators judge the generated pictures for the
+    generators, and real and generated ones for themselves. The gradient penalty counts as one more
+    pass with its gradients. A teacher translates, and a discriminator looks at its picture and at
+    the student's. It is an estimate. The passes are those of networks made for this alone, as one
+    in training may change a network.
 
     Args:
         config: the settings.

@@ -39,7 +39,9 @@ class Examiner:
         self.monitor = HealthMonitor(config, state, shards)
         self.evaluator = _evaluator(config, shards)
         # Made before the first step, which is when names that are no pairs can still be mended.
-        self.closing_evaluator = _of(None, config, shards) if shards.has_truth(config) else None
+        self.closing_evaluator = (
+            _make_evaluator(None, config, shards) if shards.has_truth(config) else None
+        )
 
     def health(self) -> dict[str, float]:
         """The health measures, by name."""
@@ -112,10 +114,10 @@ def _evaluator(config: Config, shards: Shards) -> Evaluator | None:
     if settings.features != "none":
         weights = Path(settings.feature_weights) if settings.feature_weights else None
         network = load_feature_network(settings.features, weights, flags="--evaluate-")
-    return _of(network, config, shards)
+    return _make_evaluator(network, config, shards)
 
 
-def _of(network: FeatureNetwork | None, config: Config, shards: Shards) -> Evaluator:
+def _make_evaluator(network: FeatureNetwork | None, config: Config, shards: Shards) -> Evaluator:
     return Evaluator(
         shards,
         config.data,
