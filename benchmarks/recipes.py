@@ -33,7 +33,8 @@ RECIPES: dict[str, str] = {
     "paper-32": "--preset paper --generator-filters 32 --discriminator-filters 32",
     "fast": "--preset fast",
     "fast-no-penalty": "--preset fast --gradient-penalty 0",
-    "fast-penalty": "--preset fast --gradient-penalty 0.03",  # which it has up to 64 pixels only
+    "fast-penalty-0.01": "--preset fast --gradient-penalty 0.01",
+    "fast-penalty-0.03": "--preset fast --gradient-penalty 0.03",  # which it had up to 64 pixels
     "fast-history": f"{_TRIAL} --history-size 50",
     "fast-20": f"{_TRIAL} --generator-filters 20",
     "fast-20-history": f"{_TRIAL} --generator-filters 20 --history-size 50",

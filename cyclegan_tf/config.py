@@ -491,7 +491,7 @@ class Config:
         if self.losses.gan_loss == "wasserstein":
             self._check_wasserstein()
         if self.losses.gradient_penalty_at == "real" and not self.losses.gradient_penalty:
-            raise UserError("--gradient-penalty-at real: needs --gradient-penalty, such as 0.03")
+            raise UserError("--gradient-penalty-at real: needs --gradient-penalty, such as 0.1")
         if self.one_sided():
             self._check_one_sided()
         images = self.evaluate.images

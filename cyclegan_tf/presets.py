@@ -93,7 +93,7 @@ _FAST = {
     "lambda_cycle": 5.0,
     "lambda_identity": 0.0,
     "learning_rate": 3e-4,
-    "gradient_penalty": 0.03,
+    "gradient_penalty": 0.1,
     "gradient_penalty_at": "real",
     "history_size": 0,
     "steps": 20_000,

@@ -150,7 +150,7 @@ def test_an_unknown_setting_names_its_flag():
         ),
         (
             {"gradient_penalty_at": "real"},
-            "--gradient-penalty-at real: needs --gradient-penalty, such as 0.03",
+            "--gradient-penalty-at real: needs --gradient-penalty, such as 0.1",
         ),
         (
             {"recompute": True, "generator_dropout": 0.5},

@@ -95,7 +95,7 @@ def test_every_setting_is_explained_with_its_default(parser, flat):
         ("--steps", "(default: 0; demo 3600; fast 20000)"),
         ("--epochs", "auto as picked)"),
         ("--history-size", "auto 0, above 128 px 50)"),
-        ("--gradient-penalty", "fast 0.03, above 64 px 0.0; auto 0.03, above 64 px 0.0)"),
+        ("--gradient-penalty", "fast 0.1, above 64 px 0.0; auto 0.1, above 64 px 0.0)"),
     ],
 )
 def test_what_depends_on_the_size_or_is_picked_is_told(parser, name, told):

@@ -135,7 +135,7 @@ RECIPES = {
         "generator_filters": 32,
         "generator_upsampling": "bilinear",
         "discriminator_filters": 32,
-        "gradient_penalty": 0.03,
+        "gradient_penalty": 0.1,
         "gradient_penalty_at": "real",
         "history_size": 0,
         "steps": 20_000,
@@ -256,6 +256,6 @@ def test_fast_has_its_penalty_where_it_was_found():
         losses = make_config("fast", **settings).losses
         return losses.gradient_penalty, losses.gradient_penalty_at
 
-    assert penalty() == penalty(image_size=48) == (0.03, "real")
+    assert penalty() == penalty(image_size=48) == (0.1, "real")
     assert penalty(image_size=128) == penalty(gradient_penalty=0.0) == (0.0, "interpolates")
     assert penalty(image_size=128, gradient_penalty=0.01) == (0.01, "real")
