@@ -35,6 +35,7 @@ RECIPES: dict[str, str] = {
     "fast-no-penalty": "--preset fast --gradient-penalty 0",
     "fast-penalty-0.01": "--preset fast --gradient-penalty 0.01",
     "fast-penalty-0.03": "--preset fast --gradient-penalty 0.03",  # which it had up to 64 pixels
+    "fast-affine": "--preset fast --generator-affine true",
     "fast-history": f"{_TRIAL} --history-size 50",
     "fast-20": f"{_TRIAL} --generator-filters 20",
     "fast-20-history": f"{_TRIAL} --generator-filters 20 --history-size 50",
