@@ -2,9 +2,9 @@
 
     python benchmarks/spikes.py RUN [RUN …]
 
-For each direction and each layer that ends a block or an enlargement: the root mean square over the
-channels at the strongest place of the map, beside its median over all places; the median over the
-first test pictures. Instance norm rewards one place that towers over all others, as it makes the
+For each direction, after the last residual block and after the last enlargement: the root mean
+square over the channels at the strongest place of the map, beside its median over all places; the
+median over the first test pictures. Instance norm rewards one place that towers over all others, as it makes the
 rest of the map small, and the picture has a coloured spot there (Karras et al. 2020, "Analyzing and
 Improving the Image Quality of StyleGAN", section 2: droplets).
 """
@@ -29,11 +29,13 @@ from tensorflow import keras
 
 from cyclegan_tf.config import Config
 from cyclegan_tf.data.sources import open_data_of
+from cyclegan_tf.models.generator import BLOCK_END, outputs_of
 from cyclegan_tf.models.networks import present
 from cyclegan_tf.training.checkpoints import load_generators
 from cyclegan_tf.training.sampler import fixed_pictures
 
-_ENDS = re.compile(r"block_\d+_(add|concatenate)|up_\d+_relu")
+# What ends the parts that are measured.
+_PARTS = {"last block": BLOCK_END, "last enlargement": re.compile(r"up_\d+_relu")}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -55,11 +57,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def spikes(generator: keras.Model, pictures: np.ndarray) -> dict[str, float]:
-    """The strongest place beside the median one, by layer: the median over the pictures."""
-    names = [layer.name for layer in generator.layers if _ENDS.fullmatch(layer.name)]
-    outputs = [generator.get_layer(name).output for name in names]
-    maps = keras.Model(generator.input, outputs)(pictures, training=False)
-    return {name: _ratio(np.asarray(one, np.float32)) for name, one in zip(names, maps)}
+    """The strongest place beside the median one, by part: the median over the pictures."""
+    ends = [outputs_of(generator, name)[-1] for name in _PARTS.values()]
+    maps = keras.Model(generator.input, ends)(pictures, training=False)
+    return {part: _ratio(np.asarray(one, np.float32)) for part, one in zip(_PARTS, maps)}
 
 
 def _ratio(maps: np.ndarray) -> float:
