@@ -4,9 +4,9 @@
 
 For each direction, after the last residual block and after the last enlargement: the root mean
 square over the channels at the strongest place of the map, beside its median over all places; the
-median over the first test pictures. Instance norm rewards one place that towers over all others, as it makes the
-rest of the map small, and the picture has a coloured spot there (Karras et al. 2020, "Analyzing and
-Improving the Image Quality of StyleGAN", section 2: droplets).
+median over the first test pictures. Instance norm rewards one place that towers over all others, as
+it makes the rest of the map small, and the picture has a coloured spot there (Karras et al. 2020,
+"Analyzing and Improving the Image Quality of StyleGAN", section 2: droplets).
 """
 
 # ruff: noqa: E402 - the environment must stand before TensorFlow is imported
