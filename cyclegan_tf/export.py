@@ -12,8 +12,9 @@ from pathlib import Path
 
 from cyclegan_tf.config import flag
 from cyclegan_tf.environment import start_tensorflow
-from cyclegan_tf.errors import UserError, check_local, run_command
+from cyclegan_tf.errors import UserError, run_command
 from cyclegan_tf.flags import Parser, add_weights_flag
+from cyclegan_tf.training.run_directory import check_writable
 
 _FORMATS = ("saved_model", "tflite", "pytorch")
 _DIRECTIONS = {"all": None, "ab": ("ab",), "ba": ("ba",), "both": ("ab", "ba")}
@@ -40,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.format != "tflite" and name in arguments:
             raise UserError(f"{flag(name)}: is for --format tflite, not {arguments.format}")
     output = arguments.output or Path("saved_models") / arguments.run_dir.resolve().name
-    check_local(output, "--output")
+    check_writable(output, "--output")
     start_tensorflow()
     export = {
         "saved_model": _export_saved_models,
@@ -131,7 +132,8 @@ def _export_tflite(arguments: argparse.Namespace, output: Path) -> int:
     ):
         speeds = []
         if export.refused:
-            warnings.append(f"WARNING: {export.path} was not written: {export.refused}")
+            earlier = "; what is there is of an earlier export" * export.path.exists()
+            warnings.append(f"WARNING: {export.path} was not written: {export.refused}{earlier}")
         else:
             speeds = [measure_in_new_process(export.path, threads) for threads in _THREADS]
         rows.append(_row(export, speeds))

@@ -33,9 +33,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument(
         "--data",
-        default="demo",
         help="pictures like those it was trained on, to test and calibrate exports with: anything "
-        "that --data of the training takes (default: demo)",
+        "that --data of the training takes (default: demo, or what the run has already)",
     )
     arguments = parser.parse_args(argv)
     if arguments.direction not in _DIRECTIONS:

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cyclegan_tf.environment import start_tensorflow
-from cyclegan_tf.errors import UserError, check_local, run_command
+from cyclegan_tf.errors import UserError, run_command
 from cyclegan_tf.exporting.suffixes import FILMS, PICTURES
 from cyclegan_tf.flags import Parser, add_weights_flag
+from cyclegan_tf.training.run_directory import check_writable
 
 if TYPE_CHECKING:
     from cyclegan_tf.exporting.translator import Translator
@@ -153,9 +154,7 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError(f"--smooth {arguments.smooth}: must be from 0 to 0.95")
     if arguments.batch_size < 1:
         raise UserError(f"--batch-size {arguments.batch_size}: must be at least 1")
-    check_local(arguments.output, "--output")
-    if arguments.output.exists() and not arguments.output.is_dir():
-        raise UserError(f"--output {arguments.output}: is a file; name a folder")
+    check_writable(arguments.output, "--output")
 
 
 # --- What there is to do -------------------------------------------------------------------------
@@ -174,16 +173,25 @@ def plan(inputs: list[str], output: Path, outcome: Outcome) -> list[Job]:
     """
     jobs: dict[Path, Job] = {}
     for text in inputs:
+        if len(inputs) > 1 and _is_same(Path(text), output):
+            # As when a shell has made `photos/*` into names, and the results lie in photos/.
+            outcome.results += sum(path.suffix.lower() in _KNOWN for path in output.rglob("*"))
+            continue
         for source, relative in _files(text, output, outcome):
             target = output / relative
             if source.suffix.lower() not in _KNOWN:
                 known = " ".join(_KNOWN)
                 outcome.failed.append((source, f"of an unknown kind; must be one of {known}"))
-            elif target in jobs and not source.samefile(jobs[target].source):
+            elif target in jobs and not _is_same(source, jobs[target].source):
                 outcome.failed.append((source, f"{target} is the result of {jobs[target].source}"))
             else:
                 jobs[target] = Job(source, target)
     return list(jobs.values())
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    """Whether both lead to one place, which need not be there."""
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def _files(text: str, output: Path, outcome: Outcome) -> Iterator[tuple[Path, Path]]:
@@ -255,7 +263,7 @@ def _to_do(jobs: list[Job], arguments: argparse.Namespace, outcome: Outcome) -> 
         # A link among the results' folders could lead anywhere.
         if not job.target.parent.resolve().is_relative_to(root):
             outcome.failed.append((job.source, f"{job.target.parent} leads out of --output"))
-        elif job.target.resolve() == job.source.resolve():
+        elif _is_same(job.target, job.source):
             outcome.failed.append((job.source, "would be replaced by its own result"))
         elif os.path.lexists(job.target) and not arguments.overwrite:
             outcome.skipped += 1

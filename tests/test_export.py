@@ -114,6 +114,13 @@ def test_a_refused_file_is_a_warning_and_status_1(command, exported, tmp_path):
     )
 
 
+def test_a_refused_file_beside_one_of_an_earlier_export(command, exported, tmp_path):
+    (tmp_path / "ba_64_int8.tflite").write_bytes(b"of before")
+    flags = ["--format", "tflite", "--output", tmp_path, "--quantize", "int8"]
+    said = command("--run-dir", "r", *flags)[1]
+    assert said.splitlines()[-1].endswith("under 0.90; what is there is of an earlier export")
+
+
 def test_flags_reach_the_options(command, exported):
     flags = ["--io", "float32", "--image-size", "32", "--seed", "3", "--data", "d"]
     flags += ["--model-version", "2", "--license", "MIT", "--direction", "ab"]
@@ -135,6 +142,7 @@ def test_flags_reach_the_options(command, exported):
         (["--quantize", "int8"], "--quantize: is for --format tflite, not saved_model"),
         (["--weights", "mean"], "argument --weights: invalid choice: 'mean'"),
         (["--license", ""], "--license: is for --format tflite, not saved_model"),
+        (["--output", f"{__file__}/out"], "test_export.py is no folder; name another"),
     ],
 )
 def test_wrong_flags_are_one_line(command, flags, message):

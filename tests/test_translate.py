@@ -104,6 +104,30 @@ def test_results_inside_the_input_folder_are_not_translated_again(command, folde
     assert tree(folder / "out") == ["D.PNG", "a.png", "deep/c.bmp", "deep/er/b.png"]
 
 
+def test_results_are_not_what_a_shell_means_by_a_pattern(command, folder):
+    """An unquoted `in/*` names the folder of the results beside the pictures."""
+    for _ in range(2):
+        status, said = command(folder / "a.png", folder / "out", "--output", folder / "out")
+        assert status == 0
+        assert tree(folder / "out") == ["a.png"]
+        (folder / "out").mkdir(exist_ok=True)
+    assert "left out: 1 × results in --output" in said
+    (folder / "a.png").unlink()
+    assert command(folder / "D.PNG", folder / "out", "--output", folder / "out")[0] == 0
+
+
+def test_links_that_lead_nowhere_stop_nothing(command, folder, tmp_path):
+    (folder / "self.png").symlink_to(folder / "self.png")
+    (tmp_path / "other").mkdir()
+    for name in ("dangling.png", "a.png"):
+        (tmp_path / "other" / name).symlink_to(tmp_path / "nowhere")
+    (folder / "dangling.png").symlink_to(tmp_path / "elsewhere")
+    status, said = command(folder, tmp_path / "other", "--output", tmp_path / "out")
+    assert status == 1
+    assert "4 translated, 5 failed" in said
+    assert "other/a.png: " in said
+
+
 def test_a_name_that_is_no_text_can_be_printed(tmp_path):
     bad = tmp_path / "in" / os.fsdecode(b"no\xff.png")
     bad.parent.mkdir()
@@ -318,9 +342,10 @@ def test_an_unknown_kind_of_file_that_was_named(command, folder, tmp_path):
     assert "notes.txt: of an unknown kind; must be one of .jpg" in said
 
 
-def test_the_output_is_a_file(command, folder):
-    status, said = command(folder, "--output", folder / "a.png")
-    assert (status, "is a file; name a folder" in said) == (2, True)
+@pytest.mark.parametrize("output", ["a.png", "a.png/out"])
+def test_the_output_is_a_file_or_below_one(command, folder, output):
+    status, said = command(folder, "--output", folder / output)
+    assert (status, "a.png is no folder; name another" in said) == (2, True)
 
 
 def test_the_command_with_a_real_run(tiny_config, tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cyclegan_tf.environment import usable_cores
 from cyclegan_tf.errors import UserError
 
 _RUNS = (5, 50)  # at least and at most
@@ -35,7 +35,7 @@ class LiteRtModel:
 
     def __init__(self, model: bytes, threads: int | None = None) -> None:
         interpreter = interpreter_class()
-        self._interpreter = interpreter(model_content=model, num_threads=threads or os.cpu_count())
+        self._interpreter = interpreter(model_content=model, num_threads=threads or usable_cores())
         self._interpreter.allocate_tensors()
         (self._input,) = self._interpreter.get_input_details()
         (self._output,) = self._interpreter.get_output_details()

@@ -27,7 +27,7 @@ from tfrecords_tools.images import (
 # Kinds that hold no alpha.
 _OPAQUE = ("JPEG", "PPM")
 # Kinds whose further pictures are frames, not pages or previews.
-_ANIMATED = ("PNG", "WEBP", "AVIF")
+_ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
 
 
 _numbers = itertools.count()
@@ -176,7 +176,7 @@ def _is_running(process: str) -> bool:
 
 def _picture(image: Image.Image) -> Picture:
     if image.format in _ANIMATED and getattr(image, "n_frames", 1) > 1:
-        raise ValueError(f"holds {image.n_frames} frames; of films, only GIF and video files fit")
+        raise ValueError(f"holds {image.n_frames} frames; the command takes .gif and video files")
     image.load()  # Damaged EXIF data are passed over, damaged pixels are not.
     profile, alpha = image.info.get("icc_profile"), None
     image = upright(image)

@@ -144,7 +144,9 @@ class Layout:
 # --- From PyTorch --------------------------------------------------------------------------------
 
 
-def import_pytorch(path: Path, run_dir: Path, direction: str, image_size: int, data: str) -> Config:
+def import_pytorch(
+    path: Path, run_dir: Path, direction: str, image_size: int, data: str | None = None
+) -> Config:
     """Makes a run directory of a generator from the authors' PyTorch code.
 
     Called again with the other direction, it adds that generator to the same run.
@@ -154,7 +156,8 @@ def import_pytorch(path: Path, run_dir: Path, direction: str, image_size: int, d
         run_dir: a new folder, or one with an imported run of the same settings.
         direction: "ab" or "ba", what the generator does.
         image_size: side of the pictures that it was trained at.
-        data: pictures like those that it was trained on, as ``--data`` of the training.
+        data: pictures like those that it was trained on, as ``--data`` of the training; None for
+            those that the run names already, or none.
 
     Returns:
         The run's settings.
@@ -165,7 +168,8 @@ def import_pytorch(path: Path, run_dir: Path, direction: str, image_size: int, d
     """
     tensors = generator_tensors(path)
     layout = Layout.of(tensors)
-    config = Config().replace(image_size=image_size, data=data, **layout.settings())
+    pictures = {} if data is None else {"data": data}
+    config = Config().replace(image_size=image_size, **pictures, **layout.settings())
     generator = build_generator(config, name=f"generator_{direction}")
     set_weights(generator, layout, tensors)
     with claimed(run_dir, "--output"):
@@ -174,7 +178,7 @@ def import_pytorch(path: Path, run_dir: Path, direction: str, image_size: int, d
         others = present(generators_of(found, config)) if found else {}
         if direction in others:
             raise UserError(f"--output {run_dir}: holds a generator for {direction} already")
-        if not resumed:
+        if not resumed or pictures:
             create_run_directory(run_dir, config, "--output")
         save_generators(run_dir, {direction: generator, **others})
     return config

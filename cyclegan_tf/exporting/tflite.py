@@ -91,7 +91,7 @@ class TfliteExport:
     """A converted generator.
 
     Attributes:
-        path: the file; not there if it was refused.
+        path: the file; not written if it was refused.
         size: in bytes.
         parity: with Keras on pictures of the test split.
         refused: why it was not written; None if it was.

@@ -12,7 +12,7 @@ from PIL import Image
 
 from cyclegan_tf.config import WEIGHTS, Config
 from cyclegan_tf.errors import UserError, first_line
-from cyclegan_tf.exporting.pictures import Picture, read_picture
+from cyclegan_tf.exporting.pictures import BadFile, Picture, read_picture
 from cyclegan_tf.exporting.serving_files import versions
 from cyclegan_tf.exporting.tiling import tile_side, translate_in_tiles
 
@@ -63,14 +63,19 @@ class Translator:
             list if a list came in.
 
         Raises:
-            BadFile: if a file is not a readable picture, or a picture is too large at ``size``.
+            BadFile: if a file, which it names, is not a readable picture, or a picture is too large
+                at ``size``.
             ValueError: if an array is not uint8 of one of the shapes above.
         """
         if isinstance(images, (list, tuple)):
             return [self.translate(image, size) for image in images]
+        if isinstance(images, Image.Image):
+            return self.translate_picture(read_picture(images), size).image()
         if not isinstance(images, np.ndarray):
-            source = images if isinstance(images, Image.Image) else Path(images)
-            return self.translate_picture(read_picture(source), size).image()
+            try:
+                return self.translate_picture(read_picture(Path(images)), size).image()
+            except BadFile as error:
+                raise BadFile(f"{images}: {error}") from error
         if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.shape[-1] != 3:
             raise ValueError(
                 "images: must be uint8 [height, width, 3] or [batch, height, width, 3], not"
@@ -138,6 +143,8 @@ def load(path: Path | str, direction: str | None = None, weights: str | None = N
     if weights is not None:
         raise UserError(f"--weights {weights}: {path} is no run; leave it out")
     present = [name for name in ("ab", "ba") if _saved_models(path / name)]
+    if present and direction and direction not in present:
+        raise UserError(f"--direction {direction}: {path} holds only {present[0]}")
     if present:
         return _from_saved_model(_newest_version(path / (direction or present[0])))
     is_tflite = path.suffix == ".tflite"

@@ -157,6 +157,7 @@ class _Writer:
         self._is_avi = suffix == ".avi"
         self._video = self._graph = None
         self._next = 0  # the number of the next frame of an AVI file
+        self._durations: dict[int, int] = {}  # by time, of frames that are being encoded
         self._waiting: list[Any] = []
         tracks = () if self._is_gif else film.streams.audio
         self._sound = {track.index: self._copy_of(track) for track in tracks}
@@ -171,7 +172,7 @@ class _Writer:
     def __exit__(self, kind, error, trace) -> None:
         try:
             if kind is None and self._video is not None:
-                self._output.mux(self._video.encode(None))
+                self._encode(None)
         finally:
             self._output.close()
 
@@ -207,9 +208,15 @@ class _Writer:
         if self._graph is not None:
             self._graph.push(frame)
             frame = self._graph.pull()
+        if original.duration and not self._is_avi:
+            self._durations[frame.pts] = original.duration
+        self._encode(frame)
+
+    def _encode(self, frame) -> None:
+        """Writes what the encoder gives back: packets of this frame or of earlier ones."""
         for packet in self._video.encode(frame):
-            if self._is_gif and original.duration:  # The last frame's is in no later time.
-                packet.duration = original.duration
+            # Encoders leave it out, and no later time tells how long the last frame stands.
+            packet.duration = self._durations.pop(packet.pts, packet.duration)
             self._output.mux(packet)
 
     def _number(self, original) -> int:

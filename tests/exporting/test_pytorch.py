@@ -332,8 +332,13 @@ def test_int8_of_an_import_without_pictures_is_refused_before_any_conversion(tmp
         exported(tmp_path / "run", tmp_path, "--format", "tflite", "--quantize", "none", "int8")
 
 
-def test_int8_of_an_import_is_calibrated_with_its_data(tmp_path, unconverted, shards):
+@pytest.mark.parametrize("named", ["ab", "ba"])
+def test_int8_of_an_import_is_calibrated_with_its_data(tmp_path, unconverted, shards, named):
+    """They may be named with either direction, and stay."""
     torch.save(state_of(reference.generator(2, 1)), tmp_path / "net.pth")
-    take(tmp_path / "net.pth", tmp_path / "run", "--data", str(shards), "--image-size", "32")
+    for direction in ("ab", "ba"):
+        data = ["--data", str(shards)] if direction == named else []
+        flags = ["--direction", direction, "--image-size", "32", *data]
+        take(tmp_path / "net.pth", tmp_path / "run", *flags)
     with pytest.raises(RuntimeError, match=r"int8 with \(12, 32, 32, 3\)"):
         exported(tmp_path / "run", tmp_path, "--format", "tflite", "--quantize", "int8")

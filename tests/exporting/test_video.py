@@ -66,6 +66,17 @@ def test_frames_times_and_sound_come_through(film, tmp_path, suffix):
     assert np.abs(after.astype(int) - (255 - before.astype(int))).mean() < 3
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".webm"])
+def test_a_frame_stands_as_long_as_it_did(tmp_path, suffix):
+    """Also the last one, which no later frame ends."""
+    source = write_gif(tmp_path / "a.gif", None)
+    translate_film(source, tmp_path / f"b{suffix}", same, FilmOptions())
+    with av.open(str(tmp_path / f"b{suffix}")) as film:
+        assert film.duration / av.time_base == pytest.approx(1.85, abs=0.02)
+    times = read_film(tmp_path / f"b{suffix}")[1]
+    np.testing.assert_allclose(times, [0.0, 0.1, 0.3, 0.35], atol=2e-3)
+
+
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".avi"])
 def test_every_track_of_sound_is_kept(tmp_path, suffix):
     source = write_film(tmp_path / "a.mp4", still_and_moving(12), sound=2)
