@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from cyclegan_tf.config import Config, RunConfig, flag
 from cyclegan_tf.data.pipeline import picture_sides
 from cyclegan_tf.data.shards import MENDED, Shards
 from cyclegan_tf.data.sources import open_data
+from cyclegan_tf.environment import usable_cores
 from cyclegan_tf.errors import UserError
 from cyclegan_tf.presets import ABOVE, PICKED, PRESETS, make_config
 from cyclegan_tf.training.devices import gpus_of, split_cpu
@@ -40,9 +40,7 @@ class Machine:
     @classmethod
     def this(cls, config: RunConfig) -> Machine:
         """The machine that this runs on, as far as a run may use it: its cores and its GPUs."""
-        affinity = getattr(os, "sched_getaffinity", None)
-        cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-        return cls(cores, len(gpus_of(config)))
+        return cls(usable_cores(), len(gpus_of(config)))
 
     @property
     def kind(self) -> str:

@@ -124,6 +124,18 @@ def test_several_workers_are_refused(tmp_path, monkeypatch):
         command.main(["--preset", "auto", "--run-dir", str(tmp_path / "run")])
 
 
+@pytest.mark.parametrize("flag", ["--run-dir", "--export-dir"])
+def test_a_folder_that_cannot_be_is_refused_before_anything_is_packed(flag, tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "thesis.txt").write_text("years of work", encoding="utf-8")
+    place = tmp_path / "thesis"
+    if flag == "--export-dir":
+        place /= "thesis.txt"
+    folders = ["--run-dir", str(tmp_path / "run"), flag, str(place)]
+    with pytest.raises(UserError, match=f"^{flag} .*: .*(is not empty|is no folder)"):
+        command.main(["--preset", "auto", "--data", "nowhere", *folders])
+
+
 def test_damage_is_mended_before_the_pictures_are_looked_at(tmp_path, monkeypatch, capsys):
     shards = pack_charts(tmp_path, trainA=4, trainB=3, testA=2, testB=2)
     path = shards.paths("trainA")[0]

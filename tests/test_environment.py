@@ -27,7 +27,7 @@ def ours() -> list[str | None]:
 
 @pytest.mark.parametrize(("cores", "threads"), [(1, "1"), (2, "1"), (3, "1"), (8, "4")])
 def test_each_direction_of_a_training_gets_half_of_the_cores(cores, threads, monkeypatch):
-    monkeypatch.setattr(environment, "_cores", lambda: cores)
+    monkeypatch.setattr(environment, "usable_cores", lambda: cores)
     environment.prepare_environment(in_halves=True)
     assert ours() == ["1", "3", threads]
 
@@ -46,7 +46,7 @@ def test_what_the_user_has_set_stays(monkeypatch):
 
 def test_cores_are_those_this_process_may_use(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {3, 5, 7}, raising=False)
-    assert environment._cores() == 3
+    assert environment.usable_cores() == 3
 
 
 STARTING = """

@@ -39,6 +39,24 @@ def is_receipt_name(name: str) -> bool:
     )
 
 
+def check_runner(runner: str, options: str) -> list[str]:
+    """The pipeline's flags, from a runner's name and further flags as one would type them.
+
+    Raises:
+        UserError: If Beam is not installed, or ``options`` has an open quote.
+    """
+    try:
+        import apache_beam  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            f"--runner {runner}: needs Apache Beam ({error}); pip install '.[beam]'"
+        ) from None
+    try:
+        return [f"--runner={runner}", *shlex.split(options)]
+    except ValueError as error:
+        raise UserError(f"--runner-args {options}: cannot be taken apart ({error})") from None
+
+
 def write_shards(
     plan: dict[str, list[Item]], output: Path, settings: dict[str, Any], runner: str, options: str
 ) -> Iterator[PackedShard]:
@@ -53,20 +71,13 @@ def write_shards(
         options: Further flags for the pipeline, as one would type them.
 
     Raises:
-        UserError: If Beam is not installed, or ``options`` has an open quote.
+        UserError: As ``check_runner``.
         PipelineFailed: If the pipeline fails.
     """
-    try:
-        import apache_beam
-        from apache_beam.options.pipeline_options import PipelineOptions
-    except ImportError as error:
-        raise UserError(
-            f"--runner {runner}: needs Apache Beam ({error}); pip install '.[beam]'"
-        ) from None
-    try:
-        flags = [f"--runner={runner}", *shlex.split(options)]
-    except ValueError as error:
-        raise UserError(f"--runner-args {options}: cannot be taken apart ({error})") from None
+    flags = check_runner(runner, options)
+    import apache_beam
+    from apache_beam.options.pipeline_options import PipelineOptions
+
     work = [(str(output / file), items, settings) for file, items in plan.items()]
     try:
         with apache_beam.Pipeline(options=PipelineOptions(flags)) as pipeline:

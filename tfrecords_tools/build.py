@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable
 
-from cyclegan_tf.environment import start_tensorflow
+from cyclegan_tf.environment import start_tensorflow, usable_cores
 from cyclegan_tf.errors import UserError, check_local, fail, run_command
 from cyclegan_tf.locking import locked
 from tfrecords_tools import beam, journal, manifest
@@ -85,8 +85,10 @@ def build(
     _check_number("--workers", workers, 1, 1_000)
     if runner_args and runner is None:
         raise UserError(f"--runner-args {runner_args}: is for --runner, which is not given")
+    if runner is not None:
+        beam.check_runner(runner, runner_args)
     check_local(output, output_flag)
-    workers = workers or os.cpu_count() or 1
+    workers = workers or usable_cores()
     opened = opened or open_source(source, flag=flag, workers=workers, quiet=quiet)
     output = Path(output)
     place = f"{output_flag} {output}"
@@ -289,9 +291,9 @@ def _say_waiting(output: Path, quiet: bool) -> None:
 
 
 def _refuse_inside_source(output: Path, source: str, place: str) -> None:
-    resolved = output.resolve()
+    resolved = Path(os.path.realpath(output))  # A link that leads to itself is no error here.
     for split in SPLITS:
-        folder = (Path(source) / split).resolve()
+        folder = Path(os.path.realpath(Path(source) / split))
         if folder in (resolved, *resolved.parents):
             raise UserError(f"{place}: lies inside {split} of the input; name a folder outside it")
 
@@ -338,7 +340,10 @@ def _finished(output: Path, wanted: Manifest, place: str) -> tuple[Manifest, Rep
     present = (output / manifest.FILE_NAME).exists()
     if not present or (output / journal.STATE_NAME).exists():
         return None
-    found = Manifest.load(output)
+    try:
+        found = Manifest.load(output)
+    except manifest.Damaged:
+        return None
     if _settings(found) != _settings(wanted):
         raise UserError(
             f"{place}: holds shards of {_origin(found)}, not of {_origin(wanted)}; choose"

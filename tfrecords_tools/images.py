@@ -62,14 +62,20 @@ def prepare(data: bytes, max_side: int | None = None) -> Picture:
         BadImage: If it cannot be used.
     """
     image = _load(data)
+    try:
+        return _prepared(image, data, max_side)
+    except BadImage:
+        raise
+    except Exception as error:  # Pillow's converters, too, raise nearly anything on odd input.
+        raise BadImage("unreadable", _one_line(error)) from error
+
+
+def _prepared(image: Image.Image, data: bytes, max_side: int | None) -> Picture:
     change = _why_reencode(image, data, max_side)
     if change is None:
         _refuse_near_constant(image)
         return Picture(data, image.height, image.width, None)
-    try:
-        rgb = _shrink(_upright_rgb(image), max_side)
-    except Exception as error:  # Pillow's converters, too, raise nearly anything on odd input.
-        raise BadImage("unreadable", _one_line(error)) from error
+    rgb = _shrink(_upright_rgb(image), max_side)
     _refuse_near_constant(rgb)
     return Picture(_encode(rgb, lossy=_is_lossy(image, data)), rgb.height, rgb.width, change)
 
@@ -227,7 +233,8 @@ def _shrink(image: Image.Image, max_side: int | None) -> Image.Image:
 
 
 def _refuse_near_constant(image: Image.Image) -> None:
-    deviation = ImageStat.Stat(image.convert("L")).stddev[0]
+    # Pillow's variance of a single colour may come out a little under zero.
+    deviation = max(0.0, ImageStat.Stat(image.convert("L")).var[0]) ** 0.5
     if deviation < MIN_DEVIATION:
         raise BadImage(
             "near-constant", f"standard deviation {deviation:.2f} of 255, under {MIN_DEVIATION}"
@@ -242,6 +249,7 @@ def _is_lossy(image: Image.Image, data: bytes) -> bool:
 
 def _encode(image: Image.Image, lossy: bool) -> bytes:
     buffer = io.BytesIO()
+    image.info.pop("transparency", None)  # of the mode that it came in
     if lossy:
         image.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
     else:

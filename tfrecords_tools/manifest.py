@@ -22,6 +22,10 @@ _FRAME_BYTES = 16  # which a TFRecord has beside its content
 _MAX_BYTES = 2**63 - 1
 
 
+class Damaged(UserError):
+    """The file is no JSON object, as after a fault of the disk."""
+
+
 def shard_name(split: str, index: int, count: int) -> str:
     """Returns the file name of one shard, e.g. "trainA-00000-of-00008.tfrecord"."""
     return f"{split}-{index:05d}-of-{count:05d}.tfrecord"
@@ -102,8 +106,9 @@ class Manifest:
         """Reads the manifest of ``folder``.
 
         Raises:
-            UserError: If it is missing, damaged, of another version, or names a shard that would
-                lead outside the folder.
+            UserError: If it is missing, of another version, or names a shard that would lead
+                outside the folder.
+            Damaged: If it is no JSON object.
         """
         path = as_path(folder) / FILE_NAME
         fields = _read(path)
@@ -158,9 +163,9 @@ def _read(path: AnyPath) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not valid JSON ({error}); build the shards again") from None
+        raise Damaged(f"{path}: not valid JSON ({error}); build the shards again") from None
     if not isinstance(fields, dict):
-        raise UserError(f"{path}: holds no JSON object; build the shards again")
+        raise Damaged(f"{path}: holds no JSON object; build the shards again")
     return fields
 
 

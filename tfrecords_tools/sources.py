@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import logging
 import multiprocessing
 import os
+import signal
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -287,13 +289,19 @@ class DemoSource:
         drawings = portraits.demo_items()
         try:
             with self._pool() as pool:
-                images = pool.map(portraits.DemoItem.encode, drawings, chunksize=8)
-                start_tensorflow()  # Packing needs it; until then this process would only wait.
-                images = list(_progress(images, len(drawings), "drawing", self._quiet))
+                with _interrupts_kept_back():
+                    images = pool.map(portraits.DemoItem.encode, drawings, chunksize=8)
+                try:
+                    start_tensorflow()  # Packing needs it, and this process would only wait.
+                    images = list(_progress(images, len(drawings), "drawing", self._quiet))
+                except BaseException:  # Ctrl-C above all: what is not drawn yet is not waited for
+                    pool.shutdown(cancel_futures=True)
+                    raise
         except BrokenProcessPool as error:  # as in a script without the guard that spawning needs
             raise UserError(
-                "demo: the processes that draw it ended early; try --workers 1, and put a script's"
-                ' own code under `if __name__ == "__main__":`'
+                "demo: the processes that draw it ended early, as with too little memory; try "
+                "`python -m tfrecords_tools.build --workers 1`, and put a script's own code under "
+                '`if __name__ == "__main__":`'
             ) from error
         return [
             _in_memory(drawing.split, drawing.file_name, image)
@@ -306,6 +314,22 @@ class DemoSource:
         if self._workers == 1:
             return ThreadPoolExecutor(1)
         return ProcessPoolExecutor(self._workers, multiprocessing.get_context("spawn"))
+
+
+@contextlib.contextmanager
+def _interrupts_kept_back() -> Iterator[None]:
+    """A Ctrl-C comes after the block; processes that start in it never get one.
+
+    It is for this process alone to end them: each would print a traceback.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _in_memory(split: str, name: str, data: bytes) -> Item:

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cyclegan_tf.data.shards import MENDED, Shards
+from cyclegan_tf.environment import usable_cores
 from cyclegan_tf.errors import UserError, check_local, first_line
 from tfrecords_tools.build import build
 from tfrecords_tools.manifest import FILE_NAME, VERSION
@@ -101,8 +102,18 @@ def check_files(shards: Shards) -> None:
 
 
 def cache_folder() -> Path:
-    """Where packed shards are kept: $CYCLEGAN_TF_CACHE, or ~/.cache/cyclegan_tf."""
-    return Path(os.environ.get(_CACHE, "~/.cache/cyclegan_tf")).expanduser()
+    """Where packed shards are kept: $CYCLEGAN_TF_CACHE, or ~/.cache/cyclegan_tf.
+
+    Raises:
+        UserError: if nobody knows whose home that is in.
+    """
+    folder = os.environ.get(_CACHE) or "~/.cache/cyclegan_tf"
+    try:
+        return Path(folder).expanduser()
+    except RuntimeError:
+        raise UserError(
+            f"{_CACHE} {folder}: there is no such home directory; name another folder"
+        ) from None
 
 
 def _is_packed(data: str) -> bool:
@@ -147,7 +158,7 @@ def _pack_and_send(data: str, sender: multiprocessing.connection.Connection) -> 
 
 def _packed(data: str) -> Path:
     check_local(cache_folder(), _CACHE)
-    source = open_source(data, flag="--data", workers=os.cpu_count() or 1, quiet=False)
+    source = open_source(data, flag="--data", workers=usable_cores(), quiet=False)
     content = source.fingerprint()
     name = re.sub(r"[^A-Za-z0-9]+", "-", Path(data).name).strip("-") or "data"
     folder = cache_folder() / f"{name[:_LONGEST_NAME]}-{content[:16]}-{VERSION}"

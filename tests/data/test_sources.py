@@ -42,7 +42,7 @@ def refusal(data: object) -> str:
 
 def test_the_demo_is_drawn_once(cache, monkeypatch):
     monkeypatch.setattr(portraits, "demo_items", few_people(train=3, test=2))
-    monkeypatch.setattr("os.cpu_count", lambda: 1)  # One worker draws in this process.
+    monkeypatch.setattr(sources, "usable_cores", lambda: 1)  # One worker draws in this process.
     shards = open_data("demo")
     assert counts(shards) == [3, 3, 2, 2]
     assert shards.manifest.paired
@@ -76,6 +76,17 @@ def test_a_cache_that_cannot_be_written_names_the_variable(cache, pictures, monk
 
     monkeypatch.setattr("tfrecords_tools.build.locked", full)
     assert refusal(pictures).startswith(f"CYCLEGAN_TF_CACHE {cache}/pictures-")
+
+
+def test_an_empty_variable_is_none(monkeypatch):
+    monkeypatch.setenv("CYCLEGAN_TF_CACHE", "")
+    assert cache_folder() == Path("~/.cache/cyclegan_tf").expanduser()
+
+
+def test_a_cache_in_the_home_of_nobody_names_the_variable(pictures, monkeypatch):
+    monkeypatch.setenv("CYCLEGAN_TF_CACHE", "~nobody-of-that-name/cache")
+    message = "CYCLEGAN_TF_CACHE ~nobody-of-that-name/cache: there is no such home directory"
+    assert refusal(pictures).startswith(message)
 
 
 def test_the_packed_folder_is_named_after_the_pictures_folder(cache, pictures):

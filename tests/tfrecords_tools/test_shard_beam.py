@@ -13,6 +13,7 @@ from tfrecords_tools.beam import PipelineFailed, _write, is_receipt_name, receip
 from tfrecords_tools.build import build, main
 from tfrecords_tools.manifest import shard_name
 from tfrecords_tools.sources import open_source
+from tfrecords_tools.writer import write_shard
 
 RUNNER = "DirectRunner"
 
@@ -54,6 +55,30 @@ def test_a_build_that_was_stopped_goes_on_with_beam(beam, right, tmp_path, monke
         build(str(source), output, shards=3, quiet=True, runner=RUNNER)
     assert not (output / "manifest.json").exists()
     build(str(source), output, shards=3, quiet=True, runner=RUNNER)
+    assert content(output) == expected
+
+
+@pytest.mark.parametrize(("mistake", "flags"), [("no Beam", ""), ("an open quote", "--region='eu")])
+def test_a_mistake_costs_no_finished_shard(right, tmp_path, monkeypatch, mistake, flags):
+    source, expected = right
+    output = tmp_path / "shards"
+
+    def stopped(path, *rest):
+        if path.name.startswith("trainB"):
+            raise KeyboardInterrupt
+        return write_shard(path, *rest)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("tfrecords_tools.build.write_shard", stopped)
+        build(str(source), output, shards=3, quiet=True, workers=1)
+    before = content(output)
+    assert any(name.endswith(".tfrecord") for name in before)
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="--runner"):
+        if mistake == "no Beam":
+            patch.setitem(sys.modules, "apache_beam", None)
+        build(str(source), output, shards=3, quiet=True, runner=RUNNER, runner_args=flags)
+    assert content(output) == before
+    build(str(source), output, shards=3, quiet=True)
     assert content(output) == expected
 
 

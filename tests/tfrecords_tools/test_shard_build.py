@@ -280,7 +280,7 @@ def test_a_second_run_does_nothing(dataset, built, monkeypatch, capsys):
     assert "already complete" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("damage", ["flip", "cut", "remove", "report"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove", "report", "manifest"])
 def test_a_damaged_output_is_mended(dataset, built, tmp_path, damage):
     output = shutil.copytree(built, tmp_path / "out")
     path = output / "trainA-00003-of-00008.tfrecord"
@@ -291,8 +291,10 @@ def test_a_damaged_output_is_mended(dataset, built, tmp_path, damage):
         path.write_bytes(data[:-1])
     elif damage == "remove":
         path.unlink()
-    else:
+    elif damage == "report":
         (output / "build_report.json").unlink()
+    else:
+        (output / "manifest.json").write_bytes((output / "manifest.json").read_bytes()[:99])
     quiet_build(str(dataset), output)
     assert content(output) == content(built)
 
@@ -545,6 +547,16 @@ def test_an_output_that_is_something_else(dataset, tmp_path, refused):
     line = refused(main, "--input", dataset, "--output", tmp_path / ("x" * 300))
     assert "cannot be read or written (File name too long)" in line
     assert content(foreign) == {"holiday.jpg": b"dear to me"}
+
+
+def test_links_that_lead_to_themselves(dataset, tmp_path, refused):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    line = refused(main, "--input", dataset, "--output", tmp_path / "loop")
+    assert f"--output {tmp_path / 'loop'}: is a file; name a folder" in line
+    source = shutil.copytree(dataset, tmp_path / "source")
+    shutil.rmtree(source / "testA")
+    (source / "testA").symlink_to(source / "testA")
+    assert main(["--input", str(source), "--output", str(tmp_path / "out")]) == 0
 
 
 def test_urls_are_refused(dataset, tmp_path, refused, monkeypatch):

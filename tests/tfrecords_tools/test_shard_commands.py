@@ -103,6 +103,38 @@ def test_kill_9_and_go_on(tmp_path):
     assert content(state.parent) == content(tmp_path / "at once")
 
 
+@pytest.mark.parametrize("drawn", [False, True])
+def test_ctrl_c_while_the_demo_is_drawn_is_one_line(tmp_path, drawn):
+    """Whether the processes that draw are at work by then, or still starting."""
+    arguments = command("build", "--input", "demo", "--output", tmp_path / "out")
+    with subprocess.Popen(
+        arguments, cwd=ROOT, stderr=subprocess.PIPE, start_new_session=True
+    ) as process:
+        said, children = b"", Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        while process.poll() is None and not (b"drawing" in said if drawn else workers(children)):
+            if drawn:
+                said += os.read(process.stderr.fileno(), 4096)
+            time.sleep(0.005)
+        os.killpg(process.pid, signal.SIGINT)
+        said += process.stderr.read()
+    assert process.returncode == 130
+    assert said.splitlines()[-1] == b"interrupted; the same command goes on from here"
+    assert b"Traceback" not in said
+
+
+def workers(children: Path) -> list[str]:
+    """The processes that draw, among the children that the system lists."""
+    commands = [Path(f"/proc/{number}/cmdline") for number in children.read_text().split()]
+    return [text for text in map(read_or_nothing, commands) if "spawn_main" in text]
+
+
+def read_or_nothing(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:  # it has ended
+        return ""
+
+
 def test_a_build_waits_for_another_one_of_the_same_folder(dataset, tmp_path):
     fcntl = pytest.importorskip("fcntl")
     output = tmp_path / "out"

@@ -283,6 +283,8 @@ BAD = {
     ),
     "bomb": (BOMB, "too large"),
     "white": (encoded(Image.new("RGB", (20, 20), "white")), "near-constant"),
+    # Of so many white pixels Pillow's variance comes out under zero.
+    "white, large": (encoded(Image.new("L", (799, 601), "white"), "PNG"), "near-constant"),
     "nearly black": (
         encoded(Image.fromarray(np.arange(400, dtype=np.uint8).reshape(20, 20) % 3), "PNG"),
         "near-constant",
@@ -294,6 +296,12 @@ BAD = {
         "unreadable",
     ),
 }
+
+
+def test_one_bit_with_a_transparent_colour_can_be_shrunk():
+    dots = Image.fromarray(np.random.default_rng(0).random((40, 60)) < 0.5)
+    shrunk = prepare(encoded(dots, "PNG", transparency=1), max_side=20)
+    assert (shrunk.height, shrunk.width) == (13, 20)
 
 
 @pytest.mark.parametrize("name", BAD)
