@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cyclegan_tf.benchmarking import SUBJECTS, measurement
-from cyclegan_tf.environment import start_tensorflow
+from cyclegan_tf.environment import enough_memory, start_tensorflow
 from cyclegan_tf.errors import UserError, run_command
 from cyclegan_tf.flags import Parser, add_setting_flags, config_from_flags, given_settings
 from cyclegan_tf.presets import refuse_idle
@@ -58,7 +58,9 @@ def main(argv: list[str] | None = None) -> int:
         )
     start_tensorflow(in_halves=steps and config.has_halves())
     extra = {"against": arguments.against} if arguments.against else {}
-    table = measurement(arguments.what)(config, arguments.rounds, **extra)
+    short = f"--what {arguments.what}: too little memory"
+    with enough_memory(short, "a smaller --image-size or --batch-size takes less"):
+        table = measurement(arguments.what)(config, arguments.rounds, **extra)
     print(table.text())
     if arguments.output:
         table.save(arguments.output)

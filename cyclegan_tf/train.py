@@ -28,6 +28,7 @@ from cyclegan_tf.training.run_directory import (
     CONFIG_FILE,
     check_data,
     check_init_from,
+    check_place,
     check_run_directory,
     check_writable,
     claimed,
@@ -63,9 +64,14 @@ def main(argv: list[str] | None = None) -> int:
     config = make_config(arguments.preset, **first)
     run_dir = arguments.run_dir or Path("runs") / _run_name(config)
     check_local(run_dir, "--run-dir")
-    export_dir = arguments.export_dir or Path("saved_models") / run_dir.resolve().name
+    # Path.resolve would raise at a link that leads to itself.
+    name = Path(os.path.realpath(run_dir)).name
+    export_dir = arguments.export_dir or Path("saved_models") / name
     check_local(export_dir, "--export-dir")
     if is_auto:
+        check_writable(run_dir, "--run-dir")
+        check_place(run_dir)
+        check_writable(export_dir, "--export-dir")
         start_tensorflow(in_halves=config.has_halves())
         from cyclegan_tf.automatic import pick
 
@@ -200,7 +206,7 @@ def _train(config: Config, run_dir: Path, export_dir: Path) -> int:
                 create_run_directory(run_dir, training.config)
                 note_data(run_dir, shards)
                 finished = training.finished() or training.run()
-            scores = _closing_scores(training) if finished else []
+                scores = _closing_scores(training) if finished else []
             break
         except DAMAGE as error:
             # The step that was under way may be half taken, so all starts from the checkpoint.

@@ -6,8 +6,10 @@ That of the start, four trainings in processes of their own, only in the long fo
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
+import tensorflow as tf
 
 from cyclegan_tf import benchmark
 from cyclegan_tf.errors import UserError
@@ -70,6 +72,44 @@ def test_data_beside_a_plain_loader(tmp_path, capsys, shards):
     assert set(rows) == {"tf.data from shards", "Pillow + NumPy"}
 
 
+def test_a_damaged_record_is_one_line(tmp_path, shards):
+    path = next(Path(shards).glob("trainA-*"))
+    content = path.read_bytes()
+    path.write_bytes(content[:60] + bytes([content[60] ^ 1]) + content[61:])
+    with pytest.raises(UserError, match="shards: a record cannot be read"):
+        benchmark.main(["--what=data", f"--data={shards}", "--image-size=32"])
+
+
+def test_a_deterministic_step_is_measured_as_one(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("cyclegan_tf.benchmarking.step._SECONDS_PER_ROUND", 0.0)
+    asked = []
+    experimental = tf.config.experimental
+    monkeypatch.setattr(experimental, "enable_op_determinism", lambda: asked.append(True))
+    measured("step", tmp_path, capsys)
+    assert not asked
+    measured("step", tmp_path, capsys, "--deterministic=true")
+    assert asked
+
+
+def test_the_title_tells_the_replicas_that_there_are(tmp_path, capsys, monkeypatch):
+    """As with two GPUs, which a run uses without being told to."""
+    monkeypatch.setattr("cyclegan_tf.benchmarking.step._SECONDS_PER_ROUND", 0.0)
+    both = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    monkeypatch.setattr("cyclegan_tf.benchmarking.step.make_strategy", lambda _: both)
+    measured("step", tmp_path, capsys, "--batch-size=2")
+    assert "2 replica(s)" in json.loads((tmp_path / "table.json").read_text())["title"]
+
+
+def test_too_little_memory_is_one_line(monkeypatch):
+    def measure(*_):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating")
+
+    monkeypatch.setattr(benchmark, "measurement", lambda _what: measure)
+    message = r"--what step: too little memory \(OOM when allocating\); a smaller --image-size"
+    with pytest.raises(UserError, match=message):
+        benchmark.main(["--what=step"])
+
+
 @pytest.mark.slow
 def test_start(tmp_path, capsys, shards):
     rows = measured("start", tmp_path, capsys, f"--data={shards}")
@@ -90,7 +130,7 @@ def test_export(tmp_path, capsys):
         (["--what=data", "--against=tutorial"], "--against tutorial"),
         (
             ["--what=step", "--against=tutorial", "--preset=cut"],
-            "--against tutorial: its step has no --contrast-weight 1.0",
+            "--against tutorial: its step has no --lambda-cycle 0.0",
         ),
         (
             ["--what=step", "--against=tutorial", "--generator-upsampling=shuffle"],

@@ -27,7 +27,7 @@ from cyclegan_tf.training.run_directory import create_run_directory
 from tests.tiny import FUZZ, chart, content, pack_charts, tiny_features
 from tfrecords_tools import verify
 
-SHORT = {"config": 12, "manifest": 8, "metrics": 4, "checkpoint": 3, "unsealed": 5}
+SHORT = {"config": 12, "manifest": 8, "metrics": 30, "checkpoint": 3, "unsealed": 5}
 LONG = {"config": 250, "manifest": 200, "metrics": 100, "checkpoint": 50, "unsealed": 100}
 # What a changed setting may ask for: nobody wants to wait for networks of 1024 channels.
 LIMITS = {"generator_filters": 8, "generator_blocks": 4, "discriminator_filters": 8}

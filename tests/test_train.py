@@ -379,6 +379,14 @@ def test_a_run_that_has_begun_no_longer_needs_what_it_started_from(
     assert command.train(second, workplace / "second", workplace / "models") == 0
 
 
+def test_a_run_without_a_checkpoint_is_no_start(data, tiny_config, workplace):
+    config = tiny_config("demo", data=str(data / "shards"), steps=2, generator_blocks=1)
+    create_run_directory(workplace / "first", config)
+    second = config.replace(init_from=str(workplace / "first"))
+    with pytest.raises(UserError, match=r"^--init-from .*first: no checkpoint there"):
+        command.train(second, workplace / "second", workplace / "models")
+
+
 def test_too_little_memory_is_one_line(data, tiny_config, workplace, monkeypatch):
     def run(_training):
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating\nand more")

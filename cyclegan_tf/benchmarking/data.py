@@ -15,7 +15,7 @@ from cyclegan_tf.benchmarking.table import Table
 from cyclegan_tf.config import Config, DataConfig
 from cyclegan_tf.data.pipeline import BATCHES_AHEAD, PARALLEL_DECODES, training_pairs
 from cyclegan_tf.data.shards import Shards
-from cyclegan_tf.data.sources import open_data
+from cyclegan_tf.data.sources import open_data, readable
 from tfrecords_tools.schema import parse_example
 
 _PICTURES = 400  # of both domains, in each round, at least
@@ -29,23 +29,29 @@ def measure_data(config: Config, rounds: int) -> Table:
     Args:
         config: ``config.data`` and the batch size.
         rounds: how often to measure each.
+
+    Raises:
+        UserError: if there are no such pictures, or a record cannot be read or decoded.
     """
     shards = open_data(config.data.data)
     batches = iter(
         training_pairs(shards, config.data, batch_size=config.run.batch_size, seed=config.run.seed)
     )
-    next(batches)  # Opening files and starting threads is no part of the rate.
+    with readable(shards):
+        next(batches)  # Opening files and starting threads is no part of the rate.
     # What tf.data has made ahead while Pillow had its turn must not count, so it is taken first,
     # and much more than that is measured.
     ahead = BATCHES_AHEAD + math.ceil(2 * PARALLEL_DECODES / config.run.batch_size)
     count = max(_PICTURES, 20 * ahead * config.run.batch_size)
-    encoded = _encoded(shards)
+    with readable(shards):
+        encoded = _encoded(shards)
     rng = np.random.default_rng(config.run.seed)
     table = Table(f"input at {config.data.image_size} px from {config.data.data}", "images/s")
     for _ in range(rounds):
-        for _ in range(ahead):
-            next(batches)
-        table.add("tf.data from shards", _rate(_pipeline_pictures(batches, count)))
+        with readable(shards):
+            for _ in range(ahead):
+                next(batches)
+            table.add("tf.data from shards", _rate(_pipeline_pictures(batches, count)))
         table.add("Pillow + NumPy", _rate(_pillow_pictures(encoded, config.data, rng)))
     return table
 

@@ -34,11 +34,12 @@ def measure_step(config: Config, rounds: int, against: str = "") -> Table:
     if against:
         check_rendered(config)
     precision, _ = resolve_precision(config.run)
-    contenders = {"step": our_step(config, precision)}
+    strategy = make_strategy(config.run)
+    contenders = {"step": our_step(config, precision, strategy)}
     if against:
         contenders[against] = _tutorial_step(config)
     size, batch = config.data.image_size, config.run.batch_size
-    replicas = config.run.replicas or 1
+    replicas = strategy.num_replicas_in_sync
     table = Table(
         f"training step, {config.preset}, {size} px, batch {batch}, {replicas} replica(s), "
         f"{precision}",
@@ -56,9 +57,13 @@ def measure_step(config: Config, rounds: int, against: str = "") -> Table:
     return table
 
 
-def our_step(config: Config, precision: str) -> Take:
-    """The project's own step, on noise."""
-    strategy = make_strategy(config.run)
+def our_step(
+    config: Config, precision: str, strategy: tf.distribute.Strategy | None = None
+) -> Take:
+    """The project's own step, on noise; under the strategy of ``config`` if none is given."""
+    if config.run.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    strategy = strategy or make_strategy(config.run)
     step = make_step(config, TrainingState(config, strategy, precision), strategy, _STEPS)
     pairs = iter(_noise(config))
 

@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 from cyclegan_tf.errors import UserError
+from cyclegan_tf.files import write_atomically
 
 _PACKAGES = ("tensorflow", "tensorflow-cpu", "tensorflow-addons", "keras", "numpy")
 
@@ -71,7 +72,7 @@ class Table:
         content = {"title": self.title, "unit": self.unit, "rows": self.rows}
         content.update(remarks=self.remarks, **environment())
         try:
-            Path(path).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+            write_atomically(Path(path), (json.dumps(content, indent=1) + "\n").encode())
         except OSError as error:
             raise UserError(f"--output {path}: cannot be written ({error.strerror})") from None
 

@@ -23,6 +23,8 @@ from cyclegan_tf.reporting.samples import remove_samples_after
 
 FILE = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
+_LARGEST = 2**53  # up to which a float holds every whole number
+_LATEST = 253_402_300_799  # the last second of the year 9999, in seconds since 1970
 HEALTH_MEASURE = "diversity_ab"  # in every record of a look at the run's health
 
 # How the metrics are grouped in TensorBoard and in the report; everything else is a score.
@@ -188,7 +190,19 @@ def _parse(line: bytes, path: Path, number: int) -> dict[str, Any]:
         raise UserError(
             f"{path}: line {number} must be a JSON object with a step; delete that line"
         )
+    for name, value in record.items():
+        if not _is_possible(name, value):
+            raise UserError(f"{path}: line {number} has a {name} out of bounds; delete that line")
     return record
+
+
+def _is_possible(name: str, value: Any) -> bool:
+    """Whether what reads a record can count and draw with it."""
+    if name == "time":
+        return isinstance(value, (int, float)) and 0 <= value <= _LATEST
+    if name == "step":
+        return 0 <= value <= _LARGEST
+    return not isinstance(value, int) or abs(value) <= _LARGEST
 
 
 def _cut(path: Path, done_steps: int) -> None:

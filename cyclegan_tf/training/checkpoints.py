@@ -378,7 +378,7 @@ def start_from(state: TrainingState, config: Config) -> None:
     """
     other_dir = Path(config.run.init_from)
     other = check_init_from(config)
-    found = _newest(other_dir)
+    found = _newest(other_dir, "--init-from")
     models = present(state.networks)
     averages = present(state.averages) if state.averages else {}
     if not is_of_training(found):
@@ -420,10 +420,10 @@ def _best(run_dir: Path) -> Found:
     return Found(str(folder / _name(step)), step, ())
 
 
-def _newest(run_dir: Path) -> Found:
+def _newest(run_dir: Path, flag: str = "--run-dir") -> Found:
     found = find_checkpoint(run_dir)
     if found is None:
-        raise UserError(f"--run-dir {run_dir}: no checkpoint there; train it first")
+        raise UserError(f"{flag} {run_dir}: no checkpoint there; train it first")
     return found
 
 

@@ -87,11 +87,13 @@ def check_output(path: Path) -> None:
     """For the file that --output names, before the work that fills it; changes nothing.
 
     Raises:
-        UserError: if it is a folder or a URL, or its folder cannot be written to.
+        UserError: if it is a folder, a device or a URL, or its folder cannot be written to.
     """
     check_local(path, "--output")
     if path.is_dir():
         raise UserError(f"--output {path}: is a folder; name a file")
+    if path.exists() and not path.is_file():  # Root would put a file in the place of /dev/null.
+        raise UserError(f"--output {path}: is a device or a pipe; name a file")
     check_writable(path.parent, "--output")
 
 
@@ -119,9 +121,20 @@ def holds_run(run_dir: Path, config: Config, flag: str = "--run-dir") -> bool:
                 f"give the same settings to go on, or another {flag} to start anew"
             )
         return True
-    if run_dir.is_dir() and {path.name for path in run_dir.iterdir()} - _LEFTOVERS:
-        raise UserError(f"{flag} {run_dir}: is not empty and holds no run; name a new folder")
+    check_place(run_dir, flag)
     return False
+
+
+def check_place(run_dir: Path, flag: str = "--run-dir") -> None:
+    """Changes nothing; the name of the flag is for the message.
+
+    Raises:
+        UserError: if ``run_dir`` holds something that is no run.
+    """
+    if not run_dir.is_dir() or (run_dir / CONFIG_FILE).exists():
+        return
+    if {path.name for path in run_dir.iterdir()} - _LEFTOVERS:
+        raise UserError(f"{flag} {run_dir}: is not empty and holds no run; name a new folder")
 
 
 def with_begun_precision(config: Config, run_dir: Path) -> Config:

@@ -37,6 +37,12 @@ def test_json_holds_values_versions_and_processor(table, tmp_path):
     assert saved["cpu"] and saved["packages"]["numpy"]
 
 
+def test_a_folder_for_the_file_is_made(table, tmp_path):
+    table.save(tmp_path / "new" / "table.json")
+    assert (tmp_path / "new" / "table.json").is_file()
+
+
 def test_a_file_that_cannot_be_written_is_named(table, tmp_path):
+    (tmp_path / "taken").write_text("a file")
     with pytest.raises(UserError, match="--output"):
-        table.save(tmp_path / "missing" / "table.json")
+        table.save(tmp_path / "taken" / "table.json")

@@ -179,6 +179,12 @@ def test_a_folder_that_cannot_be_is_refused_before_it_is_made(name, reason, tmp_
     assert content(tmp_path) == {}
 
 
+def test_a_device_is_no_place_for_a_file():
+    """Root could rename a file over it."""
+    with pytest.raises(UserError, match="--output /dev/null: is a device or a pipe; name a file"):
+        check_output(Path("/dev/null"))
+
+
 def test_a_full_disk_is_one_line_and_other_errors_are_not_hidden(tmp_path):
     with (
         pytest.raises(UserError, match=r"No space left on device: x\); mend that"),
