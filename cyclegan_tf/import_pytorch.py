@@ -34,7 +34,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--data",
         help="pictures like those it was trained on, to test and calibrate exports with: anything "
-        "that --data of the training takes (default: demo, or what the run has already)",
+        "that --data of the training takes (default: what the run has already, or none: .tflite "
+        "files are then compared on the built-in portraits, and evaluate and int8 ask for --data)",
     )
     arguments = parser.parse_args(argv)
     if arguments.direction not in _DIRECTIONS:

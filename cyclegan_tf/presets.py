@@ -100,7 +100,9 @@ _FAST = {
     "average": 0.999,
 }
 
+# The paper's weights, both 1 (its section 4); the authors' code takes half of their sum.
 _CUT = {
+    "epochs": 400,
     "lambda_cycle": 0.0,
     "lambda_identity": 0.0,
     "contrast_weight": 1.0,

@@ -163,6 +163,7 @@ def test_cut_is_its_recipe():
     """Park et al. 2020, section 4 and the authors' options for "CUT"."""
     config = make_config("cut")
     assert config.one_sided()
+    assert config.run.epochs == 400
     assert dataclasses.astuple(config.contrast) == (1.0, 1.0, 256, 0.07)
     assert (config.losses.lambda_cycle, config.losses.lambda_identity) == (0.0, 0.0)
     assert (config.losses.gan_loss, config.history.size) == ("least_squares", 0)

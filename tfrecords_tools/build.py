@@ -446,7 +446,7 @@ def _parser() -> argparse.ArgumentParser:
         "--runner-args",
         default="",
         metavar="FLAGS",
-        help="further flags for Beam in one argument, e.g. '--project=P --region=R'",
+        help="further flags for Beam, e.g. --runner-args='--project=P --region=R'",
     )
     parser.add_argument(
         "--strict", action="store_true", help="stop at a bad image instead of leaving it out"

@@ -1,4 +1,4 @@
-"""Folders of shards that may be remote: gs://, s3:// and whatever else tf.io.gfile knows."""
+"""Folders of shards that may be remote: gs:// and whatever else tf.io.gfile knows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Union
 class RemotePath:
     """The part of ``pathlib.Path`` that reading shards needs, for a URL.
 
-    TensorFlow itself knows gs:// and hdfs://; s3:// and others need the package tensorflow-io.
+    TensorFlow itself knows gs://; others only where a program has registered them with it, as
+    importing the package tensorflow-io does for s3:// and hdfs://.
     """
 
     def __init__(self, url: str) -> None:

@@ -300,7 +300,8 @@ class DemoSource:
         except BrokenProcessPool as error:  # as in a script without the guard that spawning needs
             raise UserError(
                 "demo: the processes that draw it ended early, as with too little memory; try "
-                "`python -m tfrecords_tools.build --workers 1`, and put a script's own code under "
+                "`python -m tfrecords_tools.build --input demo --output demo_shards --workers 1` "
+                "and --data demo_shards, and put a script's own code under "
                 '`if __name__ == "__main__":`'
             ) from error
         return [

@@ -36,10 +36,13 @@ class Shards:
     def is_parted_by_file(self, split: str) -> bool:
         """Whether workers share out whole shards of a split, rather than its records.
 
-        Every worker needs a shard that is not empty.
+        Every worker needs as many, so that no picture is seen more often than another, and one that
+        is not empty.
         """
         shards, parts = self.manifest.splits.get(split, ()), self.part[1]
-        return all(any(one.examples for one in shards[i::parts]) for i in range(parts))
+        return len(shards) % parts == 0 and all(
+            any(one.examples for one in shards[i::parts]) for i in range(parts)
+        )
 
     def part_count(self, split: str) -> int:
         """The number of pictures of a split that this worker trains on."""

@@ -34,7 +34,7 @@ def open_data(data: str, mended: Path | None = None, apart: bool = False) -> Sha
 
     Args:
         data: "demo", a folder of pictures, "tfds:cycle_gan/NAME" or a folder of shards, which may
-            be remote (gs://, s3:// …).
+            be remote (gs://).
         mended: where a training keeps copies of damaged shards; they need not be whole then.
         apart: whether to pack in a process of its own. Packing starts TensorFlow, which may be told
             of several devices or workers only before.

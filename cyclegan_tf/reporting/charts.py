@@ -13,7 +13,7 @@ from cyclegan_tf.reporting.metrics import group_of, split_name
 
 # The drawing, in SVG units; the page scales it.
 WIDTH, HEIGHT = 400, 200
-LEFT, RIGHT, TOP, BOTTOM = 46, 392, 8, 172
+LEFT, RIGHT, TOP, BOTTOM = 56, 392, 8, 172
 
 MAX_POINTS = 300  # of a curve
 MAX_CHARTS = 30  # An unbounded number of metrics must not make an unbounded page.
@@ -43,8 +43,8 @@ _TITLES = {  # stem → (title, hint), in the order of the page
     "identity_error": ("Identity error, test pictures", "of 255, lower is better"),
     "checkerboard": ("Checkerboard", "power at upsampling's frequencies, 1: none"),
     "diversity": ("Diversity", "share of the real pictures'"),
-    "accuracy_real": ("Discriminators right on real", "share of test patches"),
-    "accuracy_fake": ("Discriminators right on generated", "share of test patches"),
+    "accuracy_real": ("Discriminators right on real", "share of patches"),
+    "accuracy_fake": ("Discriminators right on generated", "share of patches"),
     "margin": ("Discriminators' margin", "1: sure, 0: guessing"),
     "margin_trained": ("The same, training pictures", "far above it: known by heart"),
     "ranking": ("Discriminators' ranking", "how often real is above generated; 0.5: guessing"),
@@ -166,12 +166,25 @@ def compact(step: float) -> str:
     return f"{step:g}"
 
 
-def number(value: float) -> str:
-    """A measured value in few characters: 0.000200 → "2e-4"."""
-    if value and abs(value) < 1e-3:
-        digits, exponent = f"{value:.2e}".split("e")
-        return f"{float(digits):g}e{int(exponent)}"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+def number(value: float, digits: int = 3) -> str:
+    """A measured value in few characters, of so many digits that count: 0.000200 → "2e-4"."""
+    size = abs(value)
+    if value and not 1e-3 <= size < 1e5:
+        mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+        return f"{float(mantissa):.{digits}g}e{int(exponent)}"
+    if size >= 1000:
+        return f"{value:,.{max(0, digits - 1 - int(math.log10(size)))}f}"
+    return f"{value:.{digits}g}"
+
+
+def _tick_texts(ticks: list[float]) -> list[str]:
+    """The ticks with as many digits as tell them apart."""
+    texts = []
+    for digits in range(3, 16):
+        texts = [number(tick, digits) for tick in ticks]
+        if len(set(texts)) == len(texts):
+            break
+    return texts
 
 
 def _page_order(name: str) -> tuple[int, str]:
@@ -188,6 +201,7 @@ def _draw(stem: str, where: str, curves: list[tuple[str, int, Series]], last_ste
     noisy = group == "losses"
     values = [one.values for _, _, one in curves]
     low, high = _range(values, noisy, group not in ("scores", "health"))
+    y_ticks = _ticks(low, high)
     x_ticks = [tick for tick in _ticks(0, last_step) if tick % 1 == 0]
     return Chart(
         title=f"{title}, {where}" if where else title,
@@ -196,7 +210,7 @@ def _draw(stem: str, where: str, curves: list[tuple[str, int, Series]], last_ste
             _curve(label, colour, one, noisy, last_step, low, high) for label, colour, one in curves
         ],
         x_ticks=[(_x(tick, last_step), compact(tick)) for tick in x_ticks],
-        y_ticks=[(_y(tick, low, high), number(tick)) for tick in _ticks(low, high)],
+        y_ticks=list(zip((_y(tick, low, high) for tick in y_ticks), _tick_texts(y_ticks))),
     )
 
 

@@ -13,13 +13,14 @@ from cyclegan_tf.config import Config, flag
 from cyclegan_tf.errors import UserError
 from cyclegan_tf.files import write_atomically
 from cyclegan_tf.reporting import charts
-from cyclegan_tf.reporting.metrics import list_protocols, read_metrics
+from cyclegan_tf.reporting.metrics import content_of, list_protocols, read_metrics
 from cyclegan_tf.reporting.report import data_uri, list_facts, list_warnings, load_template
 from cyclegan_tf.reporting.samples import DIRECTIONS, list_strips, read_strip
 
 MAX_RUNS = 8  # as many as there are colours that one can tell apart
 _CELL = 180
 # The parts of a protocol that only scores by a feature network depend on.
+_FILES = {"data", "feature weights"}
 _OF_NETWORK = {"features", "feature weights", "resize for features", "kid"}
 
 
@@ -47,12 +48,13 @@ class SideBySide:
 
     Attributes:
         title: "A → B" or "B → A".
-        columns: (run, step, number of the run) of each column after the first.
+        columns: (heading, step, number of the run, what its pictures are) of each column after the
+            first.
         rows: of each test image: the real picture, and each run's translation.
     """
 
     title: str
-    columns: list[tuple[str, int, int]]
+    columns: list[tuple[str, int, int, str]]
     rows: list[list[str]]
 
 
@@ -140,9 +142,9 @@ def _protocols(runs: list[Run]) -> tuple[list[tuple[str, list[Any]]], list[str]]
 
 
 def _compared(name: str, protocol: dict[str, Any]) -> str:
-    """What of a protocol's entry makes other scores; of the data the content, not its name."""
+    """What of a protocol's entry makes other scores; of files the content, not their names."""
     value = str(protocol.get(name))
-    return value.rpartition("(")[2] if name == "data" else value
+    return content_of(value) if name in _FILES else value
 
 
 def _side_by_side(runs: list[Run], direction: str) -> SideBySide | None:
@@ -164,10 +166,10 @@ def _side_by_side(runs: list[Run], direction: str) -> SideBySide | None:
     columns, rows = [], [[data_uri(newest[0][3][index][0])] for index in range(count)]
     for number, name, step, strip in newest:
         if not all(_alike(strip[i][0], newest[0][3][i][0]) for i in range(count)):
-            columns.append((f"real of {name}", step, number))
+            columns.append((f"real of {name}", step, number, f"real of {name}"))
             for index, row in enumerate(rows):
                 row.append(data_uri(strip[index][0]))
-        columns.append((name, step, number))
+        columns.append((name, step, number, f"translated by {name}"))
         for index, row in enumerate(rows):
             row.append(data_uri(strip[index][1]))
     source, target = direction.upper()

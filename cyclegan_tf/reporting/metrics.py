@@ -24,6 +24,7 @@ from cyclegan_tf.reporting.samples import remove_samples_after
 FILE = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
 _LARGEST = 2**53  # up to which a float holds every whole number
+_LEAST_FLOAT = 1e-300  # beyond these, sums and quotients would not be finite
 _LATEST = 253_402_300_799  # the last second of the year 9999, in seconds since 1970
 HEALTH_MEASURE = "diversity_ab"  # in every record of a look at the run's health
 
@@ -169,6 +170,11 @@ def list_protocols(records: list[dict[str, Any]]) -> list[tuple[int, dict[str, A
     ]
 
 
+def content_of(entry: str) -> str:
+    """What tells the content in a protocol's "NAME (HASH)"; an entry without a hash as it is."""
+    return entry.rpartition("(")[2]
+
+
 def _records(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
     """(line, record) of each complete line of a file that may be missing."""
     try:
@@ -202,7 +208,11 @@ def _is_possible(name: str, value: Any) -> bool:
         return isinstance(value, (int, float)) and 0 <= value <= _LATEST
     if name == "step":
         return 0 <= value <= _LARGEST
-    return not isinstance(value, int) or abs(value) <= _LARGEST
+    if isinstance(value, int):
+        return abs(value) <= _LARGEST
+    if isinstance(value, float) and value and math.isfinite(value):
+        return _LEAST_FLOAT <= abs(value) <= 1.0 / _LEAST_FLOAT
+    return True
 
 
 def _cut(path: Path, done_steps: int) -> None:

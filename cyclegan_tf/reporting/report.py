@@ -30,7 +30,12 @@ MAX_WARNINGS = 20
 LATEST_CELL, MOMENT_CELL = 256, 128  # sides of the embedded pictures, in pixels
 _QUALITY = 82
 
-_TEMPLATES = Path(__file__).with_name("templates")
+# Read once: a training must not meet those of another version that comes in its time.
+_TEMPLATES = {
+    path.name: path.read_text(encoding="utf-8")
+    for path in Path(__file__).with_name("templates").iterdir()
+    if path.is_file()
+}
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,7 @@ def write_report(run_dir: Path) -> Path:
 def load_template(name: str) -> jinja2.Template:
     """A page's template."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        loader=jinja2.DictLoader(_TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

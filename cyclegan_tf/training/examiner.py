@@ -9,7 +9,7 @@ from cyclegan_tf.config import Config
 from cyclegan_tf.data.shards import Shards
 from cyclegan_tf.evaluation.evaluator import Evaluator
 from cyclegan_tf.evaluation.features import FeatureNetwork, load_feature_network
-from cyclegan_tf.reporting.metrics import list_protocols
+from cyclegan_tf.reporting.metrics import content_of, list_protocols
 from cyclegan_tf.training.health import Complaint, HealthMonitor, Record, complaints
 from cyclegan_tf.training.state import TrainingState
 
@@ -86,11 +86,13 @@ def criterion(record: Record) -> float | None:
 
 
 def _weights(records: list[Record], record: Record) -> str | None:
-    """The feature network's weights by which a record was judged; None if by the truth."""
+    """Of the feature network's weights by which a record was judged the content, whatever the
+    file's name; None if it was judged by the truth.
+    """
     if any(name.startswith("mae_") for name in record):
         return None
     told = [protocol for step, protocol in list_protocols(records) if step <= record["step"]]
-    return told[-1].get("feature weights") if told else None
+    return content_of(told[-1].get("feature weights", "")) if told else None
 
 
 def _judged_by(record: Record) -> list[float | None]:

@@ -96,6 +96,7 @@ class Training:
         if not self.checkpoints.restore_latest() and config.run.init_from:
             start_from(self.state, config)
         self._check_same_step()
+        self._check_same_networks()
         self.interrupted = False  # by Ctrl-C, when ``run`` comes back early
         self._checkpoint_waits = False
         self.sampler = Sampler(shards, self.state.shown_generators(), config.data)
@@ -285,6 +286,27 @@ class Training:
             raise UserError(
                 f"--run-dir {self.run_dir}: worker {self.cluster.index} found step {done} there, "
                 "another worker another one; all workers need the same folder, on a shared disk"
+            )
+
+    def _check_same_networks(self) -> None:
+        """Another run that is started from could be another one for each worker, or go on meanwhile.
+
+        Every worker would then add the same updates to other weights.
+        """
+        weights = [
+            *self.state.generator_variables(),
+            *self.state.discriminator_variables(),
+            *self.state.average_variables(),
+        ]
+        if self.teacher:
+            weights += [w for model in self.teacher.generators.values() for w in model.weights]
+        own = 0
+        for weight in weights:
+            own = zlib.crc32(weight.numpy().tobytes(), own)
+        if self._over_workers(float(own)) != float(own) * self.strategy.num_replicas_in_sync:
+            raise UserError(
+                f"worker {self.cluster.index}: another worker starts from other networks; give all "
+                "the same --init-from and --teacher, runs that do not go on meanwhile"
             )
 
     def _over_workers(self, value: float) -> float:

@@ -93,6 +93,16 @@ def test_any_values_make_a_drawing_with_a_few_ticks(values, name):
     assert np.isfinite(points(chart.curves[0].points)).all()
 
 
+@pytest.mark.parametrize(
+    "values",
+    [[215.2, 216.8], [21.31, 21.38], [0.9997, 1.0], [-30_000, 90_000], [1e6, 1.2e6], [1e-5]],
+)
+def test_ticks_can_be_told_apart_and_read(values):
+    texts = [text for _, text in draw_one(values, "fid_ab").y_ticks]
+    assert len(set(texts)) == len(texts)
+    assert max(map(len, texts)) <= 7  # as much as the page has room for
+
+
 def test_number_of_charts_is_bounded():
     many = {f"score{index}": Series([1], [0.5]) for index in range(500)}
     assert sum(map(len, draw_charts(many).values())) == charts.MAX_CHARTS
@@ -100,7 +110,14 @@ def test_number_of_charts_is_bounded():
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0, "0"), (0.0002, "2e-4"), (1.18e-4, "1.18e-4"), (0.12345, "0.123"), (1234.5, "1,234")],
+    [
+        (0, "0"),
+        (0.0002, "2e-4"),
+        (1.18e-4, "1.18e-4"),
+        (0.12345, "0.123"),
+        (1234.5, "1,234"),
+        (1e38, "1e38"),
+    ],
 )
 def test_number(value, text):
     assert number(value) == text

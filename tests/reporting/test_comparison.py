@@ -55,6 +55,11 @@ def test_samples_of_the_same_pictures_stand_side_by_side(runs, tmp_path):
     page = Page(write_comparison(runs(3), tmp_path / "c.html"))
     assert page.count("img") == 2 * 2 * (1 + 3)  # directions, pictures, real and runs
     assert "run-2, step 1,000" in page.text
+    html = (tmp_path / "c.html").read_text()
+    # The real one stays where it is when the rest is scrolled.
+    assert html.count('<th scope="row"><img') == 2 * 2
+    translated = {f"translated by run-{number}" for number in range(3)}
+    assert set(re.findall(r'alt="([^"]*)"', html)) == {"real", *translated}
 
 
 def test_runs_on_other_pictures_bring_their_own_real_ones(runs, tmp_path):
@@ -64,6 +69,8 @@ def test_runs_on_other_pictures_bring_their_own_real_ones(runs, tmp_path):
     page = Page(write_comparison([first, second], tmp_path / "c.html"))
     assert page.count("img") == 2 * 2 * (1 + 3)
     assert "real of run-1, step 2,000" in page.text
+    texts = re.findall(r'alt="([^"]*)"', (tmp_path / "c.html").read_text())
+    assert texts[:4] == ["real", "translated by run-0", "real of run-1", "translated by run-1"]
 
 
 def test_protocols_that_differ_are_named(tmp_path):
@@ -85,6 +92,8 @@ def test_protocols_that_differ_are_named(tmp_path):
     words = "FID, KID and feature distances of these runs do not compare: they differ in features"
     assert words in page_of(demo, with_network)
     assert "scored with" not in page_of(None, None)
+    by_file = [{**with_network, "feature weights": f"{name} (1234)"} for name in ("a.h5", "b.h5")]
+    assert "do not compare" not in page_of(*by_file)
 
 
 def test_page_is_self_contained_and_names_are_no_html(runs, tmp_path):

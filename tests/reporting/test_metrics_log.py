@@ -149,12 +149,14 @@ def test_half_written_line_is_dropped(tmp_path, half):
 
 HUGE = [
     *('{"step": -1}', f'{{"step": {2**70}}}', f'{{"step": 2, "epoch": {1 << 4000}}}'),
+    *(f'{{"step": 2, "fid_ab": {value}}}' for value in ("1.7e308", "-3e-323")),
     *(f'{{"step": 2, "time": {time}}}' for time in ('"x"', "null", "[1]", "1e30", "NaN", "-1")),
 ]
 
 
 @pytest.mark.parametrize(
-    "garbage", ["loss 0.5", "[1]", '{"loss": 1}', '{"step": "x"}', "", "\xff", *HUGE],
+    "garbage",
+    ["loss 0.5", "[1]", '{"loss": 1}', '{"step": "x"}', "", "\xff", *HUGE],
     ids=lambda text: text[:20],
 )
 def test_garbage_is_an_error_that_names_the_line_and_changes_nothing(tmp_path, garbage):

@@ -74,9 +74,9 @@ def report(tmp_path_factory) -> Path:
         for step in range(20, 4001, 20):
             losses = {name: (2.0 - ord(name[-1]) % 2) / (1.0 + step / 500) for name in names}
             speed = {"images_per_second": 12.5, "learning_rate": 2e-4, "epoch": step / 100}
-            log.write(
-                step, {**losses, **speed, "mae_ab": 0.1, "a_score_with_a_very_long_name": 1.0}
-            )
+            scores = {"mae_ab": 0.1, "a_score_with_a_very_long_name": 1.0}
+            weights = "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5 (12345678)"
+            log.write(step, {**losses, **speed, **scores}, {"feature weights": weights})
         log.warn(4000, f"cannot read {long_path * 3}")
     for step in range(0, 15_000, 1000):
         save_samples(run, step, flat_samples())

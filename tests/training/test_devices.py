@@ -48,6 +48,15 @@ def test_a_precision_that_is_asked_for_stands(hardware, precision):
     assert resolve_precision(RunConfig(precision=precision)) == (precision, "as set")
 
 
+def test_a_cpu_that_sums_roughly_says_so(hardware):
+    hardware(cpu="fpu sse2 avx2")
+    told = resolve_precision(RunConfig(precision="bfloat16"))[1]
+    assert told.startswith("as set, though this CPU, without AVX-512, sums")
+    assert resolve_precision(RunConfig(precision="float32"))[1] == "as set"
+    hardware(cpu="fpu sse2 avx2 avx512f")
+    assert resolve_precision(RunConfig(precision="bfloat16"))[1] == "as set"
+
+
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [

@@ -40,13 +40,15 @@ def test_the_best_is_the_first_of_the_lowest_whose_checkpoint_is_there():
 
 
 def test_scores_by_other_feature_weights_do_not_stand_in_the_way():
-    first, second = ({"feature weights": name} for name in ("a.h5", "b.h5"))
+    first, second = ({"feature weights": f"{name} ({name})"} for name in ("a.h5", "b.h5"))
     kept = {**scored(kid=0.2), "protocol": first}
     newer = [{**scored(kid=0.3), "step": step} for step in (2, 3)]
     assert step_of_best([kept, newer[0]], [1, 2]) == 1
     changed = {**newer[0], "protocol": second}
     assert step_of_best([kept, changed], [1, 2]) == 2
     assert step_of_best([kept, changed, {**newer[1], "kid_net_ab": 0.4}], [1, 2, 3]) == 2
+    renamed = {**newer[0], "protocol": {"feature weights": "c.h5 (a.h5)"}}
+    assert step_of_best([kept, renamed], [1, 2]) == 1
     moved = {**newer[0], "protocol": {**first, "data": "elsewhere"}}
     assert step_of_best([kept, moved], [1, 2]) == 1
     true = [{**one, "mae_ab": 20.0 + one["step"]} for one in (kept, changed)]

@@ -18,6 +18,7 @@ from PIL import Image
 from cyclegan_tf.cluster import Cluster
 from cyclegan_tf.config import DataConfig
 from cyclegan_tf.errors import UserError
+from cyclegan_tf.models.networks import Generators
 from cyclegan_tf.reporting.metrics import HEALTH_MEASURE
 from cyclegan_tf.training.checkpoints import Checkpoints, best_step
 from cyclegan_tf.training.examiner import Examiner
@@ -124,6 +125,41 @@ def test_samples_show_the_same_test_pictures_at_the_right_steps(finished, shards
     )
 
 
+def test_each_sample_is_what_its_name_says(shards, tiny_config):
+    """There, and there and back, by the generator of each direction."""
+
+    def add(images, training):
+        return images + 0.125
+
+    def halve(images, training):
+        return images / 2
+
+    sampler = Sampler(shards, Generators(add, halve), tiny_config().data)
+    a, b = sampler.real_a, sampler.real_b
+    shown = sampler._translate(tf.constant(a), tf.constant(b))
+    expected = {
+        **{"real_a": a, "fake_b": a + 0.125, "cycled_a": (a + 0.125) / 2},
+        **{"real_b": b, "fake_a": b / 2, "cycled_b": b / 2 + 0.125},
+    }
+    assert shown.keys() == expected.keys()
+    for name, pictures in expected.items():
+        np.testing.assert_array_equal(shown[name], pictures, err_msg=name)
+
+
+def test_samples_are_of_the_averages(new_run, tmp_path):
+    training = new_run(tmp_path / "run", average=0.9)
+    real = tf.constant(training.sampler.real_a), tf.constant(training.sampler.real_b)
+
+    def shown_without(variables: list[tf.Variable]) -> np.ndarray:
+        for weight in variables:
+            weight.assign(0.0 * weight)
+        return training.sampler._translate(*real)["fake_a"].numpy()
+
+    before = shown_without([])
+    np.testing.assert_array_equal(shown_without(training.state.generator_variables()), before)
+    assert (shown_without(training.state.average_variables()) != before).any()
+
+
 def test_the_newest_checkpoints_are_kept(finished):
     folder = finished.run_dir / "checkpoints"
     assert sorted(path.stem for path in folder.glob("step-*.index")) == ["step-6", f"step-{STEPS}"]
@@ -173,6 +209,26 @@ def test_a_worker_that_found_another_step_is_refused(tmp_path, monkeypatch, new_
     monkeypatch.setattr(Training, "_over_workers", lambda _, value: value or 3.0)
     with pytest.raises(UserError, match="run: worker 0 found step 0 there, another worker another"):
         new_run(tmp_path / "run")
+
+
+@pytest.mark.parametrize("differs", [False, True])
+def test_workers_must_start_from_equal_networks(tmp_path, monkeypatch, new_run, differs):
+    told = []
+
+    def over_workers(_, value):
+        told.append(value)
+        return value + (differs and len(told) == 3)
+
+    monkeypatch.setattr(Training, "_over_workers", over_workers)
+    if differs:
+        with pytest.raises(UserError, match="worker 0: another worker starts from other networks"):
+            new_run(tmp_path / "run")
+    else:
+        new_run(tmp_path / "run")
+        new_run(tmp_path / "other", seed=1)
+        _, step, networks = zip(told[:3], told[3:])
+        assert step == (0.0, 0.0)
+        assert networks[0] != networks[1]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
