@@ -289,7 +289,7 @@ class Training:
             )
 
     def _check_same_networks(self) -> None:
-        """Another run that is started from could be another one for each worker, or go on meanwhile.
+        """A run that is started from could be another one for each worker, or go on meanwhile.
 
         Every worker would then add the same updates to other weights.
         """
