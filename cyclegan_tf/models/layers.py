@@ -74,14 +74,25 @@ def precision_scope(precision: str):
 
 
 def trainable_variables(model: keras.Model) -> list[tf.Variable]:
-    """The model's trainable weights as plain TensorFlow variables, in the model's order.
+    """The model's trainable weights as plain TensorFlow variables, in the model's order."""
+    return [_plain(weight) for weight in model.trainable_variables]
 
-    A Keras 3 variable holds its TensorFlow variable in ``value``; a Keras 2 variable is one.
+
+def variables_by_layer(model: keras.Model) -> dict[str, list[tf.Variable]]:
+    """All weights, also those that are not trained, as plain variables by their layer's name.
+
+    The same on both stacks, so that each can read what the other has saved.
     """
-    return [
-        weight if isinstance(weight, tf.Variable) else weight.value
-        for weight in model.trainable_variables
-    ]
+    return {
+        layer.name: [_plain(weight) for weight in layer.weights]
+        for layer in model.layers
+        if layer.weights
+    }
+
+
+def _plain(weight: Any) -> tf.Variable:
+    """A Keras 3 variable holds its TensorFlow variable in ``value``; a Keras 2 variable is one."""
+    return weight if isinstance(weight, tf.Variable) else weight.value
 
 
 def library_instance_norm() -> keras.layers.Layer:

@@ -24,6 +24,7 @@ from cyclegan_tf.config import Config
 from cyclegan_tf.errors import UserError
 from cyclegan_tf.files import to_disk, write_atomically
 from cyclegan_tf.models.generator import build_generator
+from cyclegan_tf.models.layers import variables_by_layer
 from cyclegan_tf.models.networks import DIRECTIONS, Generators, present
 from cyclegan_tf.training.gathering import Histories
 from cyclegan_tf.training.run_directory import check_init_from
@@ -35,6 +36,8 @@ ROLLED_BACK = "rolled_back.json"
 _UNFINISHED, _DAMAGED = ".unfinished", "damaged"
 _DATA, _INDEX, _SEAL = ".data-00000-of-00001", ".index", ".json"
 _FILES = (_DATA, _INDEX, _SEAL)  # in the order of renaming
+# A weight's key where models are saved by layer: generator_ab/stem_conv/0/.ATTRIBUTES/…
+_BY_LAYER = re.compile(r"(generator|average)_(ab|ba)/\w+/\d+/\.ATTRIBUTES/VARIABLE_VALUE")
 # What TensorFlow raises for files that do not match or are cut short.
 _UNREADABLE = (AssertionError, IndexError, KeyError, ValueError, tf.errors.OpError)
 
@@ -61,7 +64,9 @@ class Checkpoints:
         self.state, self.keep = state, keep
         self.histories, self.is_chief = histories, is_chief
         self.folder = Path(run_dir) / FOLDER
-        self.checkpoint = tf.train.Checkpoint(**_tracked(state, histories))
+        self.checkpoint = tf.train.Checkpoint(
+            **_by_layer(_models(state)), **_rest(state, histories)
+        )
         self.saved_step: int | None = None
         self.rolled_back_to: int | None = None
 
@@ -146,9 +151,13 @@ class Checkpoints:
                 f"--run-dir {self.folder.parent}: holds generators alone, as an import does; it "
                 "cannot be trained on, but a new run can start from it with --init-from"
             )
+        checkpoint = self.checkpoint
+        if not _is_by_layer(found):
+            models = _models(self.state)
+            checkpoint = tf.train.Checkpoint(**models, **_rest(self.state, self.histories))
         try:
             self._check_replicas(found.path)
-            _restore(self.checkpoint, found.path).assert_consumed()
+            _restore(checkpoint, found.path).assert_consumed()
         except _UNREADABLE as error:
             raise UserError(
                 f"{found.path}: does not hold this run's state ({_reason(error)})"
@@ -355,7 +364,7 @@ def save_generators(run_dir: Path, generators: Mapping[str, keras.Model]) -> Non
     folder, number = Path(run_dir) / FOLDER, len(generators) - 1
     models = {f"generator_{direction}": model for direction, model in generators.items()}
     try:
-        _write(tf.train.Checkpoint(**models), folder, number)
+        _write(tf.train.Checkpoint(**_by_layer(models)), folder, number)
     except (OSError, tf.errors.OpError) as error:
         raise UserError(
             f"{folder}: the generators cannot be written ({_reason(error)}); make room, and give "
@@ -474,8 +483,9 @@ def _publish(unfinished: Path, folder: Path, step: int) -> None:
 
 def _load_models(found: Found, models: dict[str, tf.keras.Model]) -> None:
     """Restores models from a checkpoint by their names in it."""
+    tracked = _by_layer(models) if _is_by_layer(found) else models
     try:
-        status = _restore(tf.train.Checkpoint(**models), found.path).expect_partial()
+        status = _restore(tf.train.Checkpoint(**tracked), found.path).expect_partial()
         status.assert_existing_objects_matched()
     except _UNREADABLE as error:
         raise UserError(
@@ -483,9 +493,30 @@ def _load_models(found: Found, models: dict[str, tf.keras.Model]) -> None:
         ) from None
 
 
-def _tracked(state: TrainingState, histories: Histories | None) -> dict[str, object]:
+def _by_layer(models: Mapping[str, keras.Model]) -> dict[str, dict[str, list[tf.Variable]]]:
+    """What is saved of models: Keras's own structure is another one in each of its versions."""
+    return {name: variables_by_layer(model) for name, model in models.items()}
+
+
+def _is_by_layer(found: Found) -> bool:
+    """Whether models were saved so, or, as until 2026-11-27, as Keras's objects.
+
+    Those can be read with the Keras that has written them alone.
+    """
+    return any(_BY_LAYER.match(name) for name in _names_in(found))
+
+
+def _models(state: TrainingState) -> dict[str, keras.Model]:
+    """All networks of a training by their names in a checkpoint."""
+    averages = present(state.averages) if state.averages else {}
+    projector = {"projector": state.projector} if state.projector is not None else {}
+    named = {f"average_{name}": model for name, model in averages.items()}
+    return {**present(state.networks), **projector, **named}
+
+
+def _rest(state: TrainingState, histories: Histories | None) -> dict[str, object]:
+    """All else that a checkpoint holds."""
     tracked = {
-        **present(state.networks),
         "generator_optimizer": state.generator_optimizer,
         "discriminator_optimizer": state.discriminator_optimizer,
         "histories_a": histories.a if histories else state.histories_a,
@@ -494,12 +525,6 @@ def _tracked(state: TrainingState, histories: Histories | None) -> dict[str, obj
     }
     if state.rate_factor is not None:
         tracked["rate_factor"] = state.rate_factor
-    if state.projector is not None:
-        tracked["projector"] = state.projector
-    if state.averages:
-        tracked.update(
-            {f"average_{name}": model for name, model in present(state.averages).items()}
-        )
     return tracked
 
 
