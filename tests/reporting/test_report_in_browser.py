@@ -94,7 +94,7 @@ def flat_samples() -> Samples:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("width", "height"), [(PHONE, 4000), (WIDE, 2400)])
+@pytest.mark.parametrize(("width", "height"), [(PHONE, 4000), (WIDE, 3200)])
 def test_screenshot_shows_samples_curves_and_warnings(report, width, height, tmp_path):
     shot = tmp_path / "shot.png"
     browse(report, width, height, f"--screenshot={shot}")
@@ -153,7 +153,7 @@ def comparison(report, tmp_path_factory) -> Path:
     return write_comparison([report.parent, other], other.parent / "comparison.html")
 
 
-@pytest.mark.parametrize(("width", "height"), [(PHONE, 3000), (WIDE, 2400)])
+@pytest.mark.parametrize(("width", "height"), [(PHONE, 4000), (WIDE, 3200)])
 def test_screenshot_of_a_comparison(comparison, width, height, tmp_path):
     shot = tmp_path / "shot.png"
     browse(comparison, width, height, f"--screenshot={shot}")

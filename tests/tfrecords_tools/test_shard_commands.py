@@ -106,9 +106,14 @@ def test_kill_9_and_go_on(tmp_path):
 @pytest.mark.parametrize("drawn", [False, True])
 def test_ctrl_c_while_the_demo_is_drawn_is_one_line(tmp_path, drawn):
     """Whether the processes that draw are at work by then, or still starting."""
-    arguments = command("build", "--input", "demo", "--output", tmp_path / "out")
+    arguments = command("build", "--input", "demo", "--output", tmp_path / "out", "--workers", 2)
     with subprocess.Popen(
-        arguments, cwd=ROOT, stderr=subprocess.PIPE, start_new_session=True
+        arguments,
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        # A shell's jobs in the background, as these tests may be one, are started without.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         said, children = b"", Path(f"/proc/{process.pid}/task/{process.pid}/children")
         while process.poll() is None and not (b"drawing" in said if drawn else workers(children)):
