@@ -92,7 +92,7 @@ def _weights(records: list[Record], record: Record) -> str | None:
     if any(name.startswith("mae_") for name in record):
         return None
     told = [protocol for step, protocol in list_protocols(records) if step <= record["step"]]
-    return content_of(told[-1].get("feature weights", "")) if told else None
+    return content_of(str(told[-1].get("feature weights"))) if told else None
 
 
 def _judged_by(record: Record) -> list[float | None]:
