@@ -271,8 +271,6 @@ def _start_devices(config: Config):
     from cyclegan_tf.training.devices import make_strategy
 
     tf.get_logger().setLevel("ERROR")
-    if config.run.deterministic:
-        tf.config.experimental.enable_op_determinism()
     with _other_workers():
         return make_strategy(config.run)
 

@@ -34,24 +34,26 @@ def measure_data(config: Config, rounds: int) -> Table:
         UserError: if there are no such pictures, or a record cannot be read or decoded.
     """
     shards = open_data(config.data.data)
+    with readable(shards):
+        return _measured(shards, config, rounds)
+
+
+def _measured(shards: Shards, config: Config, rounds: int) -> Table:
     batches = iter(
         training_pairs(shards, config.data, batch_size=config.run.batch_size, seed=config.run.seed)
     )
-    with readable(shards):
-        next(batches)  # Opening files and starting threads is no part of the rate.
+    next(batches)  # Opening files and starting threads is no part of the rate.
     # What tf.data has made ahead while Pillow had its turn must not count, so it is taken first,
     # and much more than that is measured.
     ahead = BATCHES_AHEAD + math.ceil(2 * PARALLEL_DECODES / config.run.batch_size)
     count = max(_PICTURES, 20 * ahead * config.run.batch_size)
-    with readable(shards):
-        encoded = _encoded(shards)
+    encoded = _encoded(shards)
     rng = np.random.default_rng(config.run.seed)
     table = Table(f"input at {config.data.image_size} px from {config.data.data}", "images/s")
     for _ in range(rounds):
-        with readable(shards):
-            for _ in range(ahead):
-                next(batches)
-            table.add("tf.data from shards", _rate(_pipeline_pictures(batches, count)))
+        for _ in range(ahead):
+            next(batches)
+        table.add("tf.data from shards", _rate(_pipeline_pictures(batches, count)))
         table.add("Pillow + NumPy", _rate(_pillow_pictures(encoded, config.data, rng)))
     return table
 

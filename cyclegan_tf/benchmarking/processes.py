@@ -59,11 +59,11 @@ def measure_memory(config: Config, rounds: int) -> Table:
 def print_peak() -> None:
     """Takes steps with the settings on standard input and prints the peaks in bytes as JSON."""
     from cyclegan_tf.benchmarking.step import our_step
-    from cyclegan_tf.training.devices import resolve_precision
+    from cyclegan_tf.training.devices import make_strategy, resolve_precision
 
     config = Config.from_json(sys.stdin.read())
     before = _peak_bytes()
-    take = our_step(config, resolve_precision(config.run)[0])
+    take = our_step(config, resolve_precision(config.run)[0], make_strategy(config.run))
     take(_STEPS)
     print(json.dumps({"TensorFlow imported": before, "after two steps": _peak_bytes()}))
 

@@ -57,13 +57,8 @@ def measure_step(config: Config, rounds: int, against: str = "") -> Table:
     return table
 
 
-def our_step(
-    config: Config, precision: str, strategy: tf.distribute.Strategy | None = None
-) -> Take:
-    """The project's own step, on noise; under the strategy of ``config`` if none is given."""
-    if config.run.deterministic:
-        tf.config.experimental.enable_op_determinism()
-    strategy = strategy or make_strategy(config.run)
+def our_step(config: Config, precision: str, strategy: tf.distribute.Strategy) -> Take:
+    """The project's own step, on noise."""
     step = make_step(config, TrainingState(config, strategy, precision), strategy, _STEPS)
     pairs = iter(_noise(config))
 

@@ -143,9 +143,9 @@ def load(path: Path | str, direction: str | None = None, weights: str | None = N
     if weights is not None:
         raise UserError(f"--weights {weights}: {path} is no run; leave it out")
     present = [name for name in ("ab", "ba") if _saved_models(path / name)]
-    if present and direction and direction not in present:
-        raise UserError(f"--direction {direction}: {path} holds only {present[0]}")
     if present:
+        if direction and direction not in present:
+            raise UserError(f"--direction {direction}: {path} holds only {present[0]}")
         return _from_saved_model(_newest_version(path / (direction or present[0])))
     is_tflite = path.suffix == ".tflite"
     model = path if is_tflite else _newest_version(path)

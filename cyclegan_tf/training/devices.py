@@ -19,12 +19,14 @@ def make_strategy(config: RunConfig) -> tf.distribute.Strategy:
 
     More replicas than GPUs become virtual CPU devices, for trying out what many devices do. Where
     TF_CONFIG names several workers, it is a MultiWorkerMirroredStrategy over all their devices,
-    which waits until all of them have started.
+    which waits until all of them have started. Before that, TensorFlow is made ``deterministic``.
 
     Raises:
         UserError: if virtual devices are asked for after TensorFlow has started, or the batch
             cannot be shared out evenly.
     """
+    if config.deterministic:
+        tf.config.experimental.enable_op_determinism()
     if Cluster.from_environment().workers > 1:
         return _multi_worker_strategy(config)
     gpus = gpus_of(config)
@@ -92,13 +94,10 @@ def split_cpu(config: RunConfig) -> None:
 
 def resolve_precision(config: RunConfig) -> tuple[str, str]:
     """The precision to compute in, "float32" or "bfloat16", and the reason in a few words."""
-    if config.precision == "bfloat16" and not gpus_of(config) and _is_rough():
-        return (
-            "bfloat16",
-            "as set, though this CPU, without AVX-512, sums gradients roughly in it",
-        )
     if config.precision != "auto":
-        return config.precision, "as set"
+        rough = config.precision == "bfloat16" and not gpus_of(config) and sums_roughly()
+        though = ", though this CPU, without AVX-512, sums gradients roughly in it"
+        return config.precision, "as set" + though * rough
     gpus = gpus_of(config)
     if gpus:
         capabilities = [_compute_capability(gpu) for gpu in gpus]
@@ -111,8 +110,8 @@ def resolve_precision(config: RunConfig) -> tuple[str, str]:
     return "float32", "this CPU has no bfloat16 instructions"
 
 
-def _is_rough() -> bool:
-    """Whether convolutions in bfloat16 are summed in bfloat16 as well.
+def sums_roughly() -> bool:
+    """Whether this CPU sums convolutions of bfloat16 numbers in bfloat16 as well.
 
     TensorFlow's own kernels for x86, which stand in where oneDNN's need AVX-512, do: there the
     gradient of a kernel over 1,024 ones came out as 512, and of a depthwise one as 256.

@@ -293,6 +293,8 @@ class Training:
 
         Every worker would then add the same updates to other weights.
         """
+        if self.cluster.workers == 1:
+            return
         weights = [
             *self.state.generator_variables(),
             *self.state.discriminator_variables(),

@@ -220,6 +220,8 @@ def test_workers_must_start_from_equal_networks(tmp_path, monkeypatch, new_run, 
         return value + (differs and len(told) == 3)
 
     monkeypatch.setattr(Training, "_over_workers", over_workers)
+    two = SimpleNamespace(from_environment=lambda: Cluster(workers=2))
+    monkeypatch.setattr("cyclegan_tf.training.loop.Cluster", two)
     if differs:
         with pytest.raises(UserError, match="worker 0: another worker starts from other networks"):
             new_run(tmp_path / "run")

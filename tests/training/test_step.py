@@ -10,7 +10,7 @@ from cyclegan_tf.models.layers import Dropout, trainable_variables
 from cyclegan_tf.models.networks import build_generators
 from cyclegan_tf.training import losses
 from cyclegan_tf.training import step as step_module
-from cyclegan_tf.training.devices import _is_rough
+from cyclegan_tf.training.devices import sums_roughly
 from cyclegan_tf.training.history import ImageHistory
 
 GAN_METRICS = {
@@ -412,7 +412,7 @@ def test_bfloat16_learns_what_float32_learns(tiny_config, new_training, pairs, p
         start, _, end = (step.run(batches, tf.constant(steps)) for steps in (4, 26, 4))
         assert float(end["cycle_a"]) < 0.95 * float(start["cycle_a"])
         ends.append({name: float(value) for name, value in end.items()})
-    assert ends[1] == pytest.approx(ends[0], rel=0.1 if _is_rough() else 0.05)
+    assert ends[1] == pytest.approx(ends[0], rel=0.1 if sums_roughly() else 0.05)
 
 
 def test_discriminators_get_no_gradient_in_the_generators_update(
