@@ -12,6 +12,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -289,9 +290,9 @@ class DemoSource:
         drawings = portraits.demo_items()
         try:
             with self._pool() as pool:
-                with _interrupts_kept_back():
-                    images = pool.map(portraits.DemoItem.encode, drawings, chunksize=8)
                 try:
+                    with _interrupts_kept_back():
+                        images = pool.map(portraits.DemoItem.encode, drawings, chunksize=8)
                     start_tensorflow()  # Packing needs it, and this process would only wait.
                     images = list(_progress(images, len(drawings), "drawing", self._quiet))
                 except BaseException:  # Ctrl-C above all: what is not drawn yet is not waited for
@@ -326,11 +327,21 @@ def _interrupts_kept_back() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    kept: list[int] = []
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    # The mask is this thread's alone. Another one, as a library's, may still take the signal, upon
+    # which Python would run the handler here.
+    on_main_thread = threading.current_thread() is threading.main_thread()
+    if on_main_thread:
+        handler = signal.signal(signal.SIGINT, lambda number, _: kept.append(number))
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if on_main_thread:
+            signal.signal(signal.SIGINT, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    if kept:
+        signal.raise_signal(signal.SIGINT)
 
 
 def _in_memory(split: str, name: str, data: bytes) -> Item:

@@ -3,7 +3,11 @@ from __future__ import annotations
 import functools
 import os
 import shutil
+import signal
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,7 +16,7 @@ from cyclegan_tf.data import portraits
 from cyclegan_tf.errors import UserError
 from tests.tfrecords_tools.helpers import encoded, fill, picture
 from tfrecords_tools.images import BadImage
-from tfrecords_tools.sources import HELD_OUT, SourceLost, open_source
+from tfrecords_tools.sources import HELD_OUT, DemoSource, SourceLost, open_source
 
 # --- Folders -------------------------------------------------------------------------------------
 
@@ -220,6 +224,36 @@ def test_demo(small_demo, workers):
     assert (source.name, source.paired) == ("demo", True)
     assert {i.name for i in items if i.split == "testA"} == {"0001.png", "0002.png"}
     assert {i.name for i in items if i.split == "testB"} == {"0001.png", "0002.png"}
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="Windows")
+def test_ctrl_c_that_another_thread_takes_waits_until_the_processes_have_started(
+    small_demo, monkeypatch
+):
+    """Libraries' threads do not keep it back; a process that is half started prints a traceback."""
+    done, started = threading.Event(), []
+    other = threading.Thread(target=done.wait)
+    other.start()
+
+    class Starting(ThreadPoolExecutor):
+        def map(self, *arguments, **options):
+            signal.pthread_kill(other.ident, signal.SIGINT)
+            time.sleep(0.1)  # Python runs the handler as soon as this thread goes on.
+            started.append(True)
+            return super().map(*arguments, **options)
+
+    monkeypatch.setattr(DemoSource, "_pool", lambda _: Starting(2))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            open_source("demo", workers=2).items()
+        assert started
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    finally:
+        signal.signal(signal.SIGINT, before)
+        done.set()
+        other.join()
 
 
 def test_demo_fingerprint_is_that_of_its_code(monkeypatch, tmp_path):
