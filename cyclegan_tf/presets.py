@@ -138,13 +138,15 @@ PRESETS: dict[str, dict[str, Any]] = {
     "auto": _FAST,  # and what cyclegan_tf.automatic picks
 }
 
-# What pictures of more than so many pixels take. Above 64, the gradient penalty costs more than it
-# gives (docs/results.md); above 128, which was not measured, `auto`'s downsamplings, patches, rate
-# and history are the paper's.
+# Where the gradient penalty and the bilinear filter cost more than they give (docs/results.md).
+_LARGER = {"gradient_penalty": 0.0, "generator_upsampling": "resize"}
+
+# What pictures of more than so many pixels take. Above 128, which was not measured, `auto`'s
+# downsamplings, patches, rate and history are the paper's.
 ABOVE: dict[str, dict[int, dict[str, Any]]] = {
-    "fast": {64: {"gradient_penalty": 0.0}},
+    "fast": {64: _LARGER},
     "auto": {
-        64: {"gradient_penalty": 0.0},
+        64: _LARGER,
         128: {
             "generator_downsamplings": 2,
             "discriminator_strided": 3,

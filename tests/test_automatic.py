@@ -41,7 +41,7 @@ def test_what_is_picked(pairs, side, machine, size, filters, downsamplings, epoc
     assert config.generator.filters == filters
     assert config.generator.downsamplings == downsamplings
     assert config.run.epochs == epochs
-    assert config.generator.upsampling == "bilinear"  # as in fast
+    assert config.generator.upsampling == ("bilinear" if size <= 64 else "resize")  # as in fast
     # Those of fast up to 128 pixels, the paper's above.
     recipe = make_config("paper") if size > 128 else make_config("fast", image_size=size)
     assert config.history == recipe.history

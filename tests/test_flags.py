@@ -95,6 +95,10 @@ def test_every_setting_is_explained_with_its_default(parser, flat):
         ("--steps", "(default: 0; demo 3600; fast 20000)"),
         ("--epochs", "auto as picked)"),
         ("--history-size", "auto 0, above 128 px 50)"),
+        (
+            "--generator-upsampling",
+            "fast bilinear, above 64 px resize; mobile resize; auto bilinear, above 64 px resize)",
+        ),
         ("--gradient-penalty", "fast 0.1, above 64 px 0.0; auto 0.1, above 64 px 0.0)"),
     ],
 )

@@ -260,3 +260,13 @@ def test_fast_has_its_penalty_where_it_was_found():
     assert penalty() == penalty(image_size=48) == (0.1, "real")
     assert penalty(image_size=128) == penalty(gradient_penalty=0.0) == (0.0, "interpolates")
     assert penalty(image_size=128, gradient_penalty=0.01) == (0.01, "real")
+
+
+@pytest.mark.parametrize("preset", ["fast", "auto"])
+def test_fast_has_its_filter_where_it_was_found(preset):
+    def upsampling(**settings):
+        return make_config(preset, **settings).generator.upsampling
+
+    assert upsampling() == upsampling(image_size=64) == "bilinear"
+    assert upsampling(image_size=68) == upsampling(image_size=256) == "resize"
+    assert upsampling(image_size=128, generator_upsampling="bilinear") == "bilinear"
