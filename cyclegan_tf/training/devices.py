@@ -97,7 +97,7 @@ def resolve_precision(config: RunConfig) -> tuple[str, str]:
     if config.precision != "auto":
         rough = config.precision == "bfloat16" and not gpus_of(config) and sums_roughly()
         though = ", though this CPU, without AVX-512, sums gradients roughly in it"
-        return config.precision, "as set" + though * rough
+        return config.precision, f"as set{though if rough else ''}"
     gpus = gpus_of(config)
     if gpus:
         capabilities = [_compute_capability(gpu) for gpu in gpus]
